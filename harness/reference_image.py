@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: MIT
+"""Build the disk image of the reference guest: Linux and Wine from Debian packages.
+
+No root is needed where user namespaces are allowed. Nothing is downloaded but Debian packages,
+by the host's own package tools. The steps, each cached by what it depends on:
+
+1. packages -> a tree with only the files named in ``reference_guest/files.txt``;
+2. a Wine prefix, made by the host's Wine, of which only the registry and folders are kept;
+3. tree + prefix + PnP manager + SSH keys -> ext4 disk, kernel, initramfs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from importlib import resources
+from pathlib import Path
+
+from harness.cache import Progress, built_folder, content_key, file_hash
+from harness.deadline import Deadline
+from harness.errors import HostError
+from harness.guest_binaries import GuestBinaries
+from harness.host_tools import failure, find_tool, run_tool
+
+SUITE = "bookworm"
+PACKAGES = ("busybox-static", "linux-image-cloud-amd64", "openssh-server", "wine64")
+KERNEL_APPEND = "console=ttyS0 loglevel=4 panic=-1 memhp_default_state=online mitigations=off"
+BUILD_LIMIT_S = 900.0
+WINE_FOLDER = "/usr/lib/wine"
+
+_PREFIX = "var/lib/wine"
+_FREE_BYTES = 96 * 1024 * 1024
+# Services of Wine's that this guest does not need; each costs boot time under emulation.
+_UNNEEDED_SERVICES = ("Eventlog", "MountMgr", "NDIS", "nsiproxy", "PlugPlay", "winebus", "winehid", "wineusb")
+_PROGRAMS = ("sc.exe", "reg.exe", "cmd.exe", "net.exe", "tasklist.exe")
+
+
+def recipe_key(binaries: GuestBinaries) -> str:
+    """Return the content key of the image that this recipe and these binaries make."""
+    parts: list[bytes | str] = [Path(__file__).read_bytes(), *_recipe_files().values()]
+    parts += [file_hash(path) for path in (binaries.pnp_manager, binaries.pnp_feed, binaries.acpi_feed)]
+    return content_key(parts)
+
+
+def build_reference_image(folder: Path, *, binaries: GuestBinaries, cache: Path, progress: Progress) -> None:
+    """Fill the folder with ``disk.img``, ``vmlinuz``, ``initrd.img``, SSH keys and a manifest.
+
+    :raise HostError: if a tool is missing or a step fails.
+    """
+    deadline = Deadline.after(BUILD_LIMIT_S)
+    recipe = _recipe_files()
+    base_key = content_key([SUITE, *PACKAGES, recipe["files.txt"]])
+    base = built_folder(
+        cache / "packages" / base_key,
+        lambda scratch: _unpack_packages(scratch, patterns=recipe["files.txt"], progress=progress),
+    )
+    tree = folder / "tree"
+    progress("copying the guest's files", 0.70)
+    run_tool(["cp", "--archive", "--link", base, tree], deadline=deadline)
+    progress("making the Wine prefix", 0.72)
+    _make_prefix(tree, scratch=folder / "prefix", binaries=binaries, deadline=deadline)
+    progress("adding keys and start-up files", 0.85)
+    _add_system_files(tree, recipe=recipe, binaries=binaries)
+    _make_keys(folder, tree, deadline=deadline)
+    progress("packing the disk", 0.90)
+    _make_initrd(folder, tree, recipe=recipe, deadline=deadline)
+    _make_disk(folder / "disk.img", tree, deadline=deadline)
+    versions = [Path(line).stem for line in (tree / "etc/hil-packages").read_text().split()]
+    manifest = {"packages": versions, "append": KERNEL_APPEND}
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+    shutil.rmtree(tree)
+    progress("image built", 1.0)
+
+
+def _recipe_files() -> dict[str, bytes]:
+    folder = resources.files("harness") / "reference_guest"
+    return {item.name: item.read_bytes() for item in sorted(folder.iterdir(), key=lambda item: item.name)}
+
+
+def _unpack_packages(tree: Path, *, patterns: bytes, progress: Progress) -> None:
+    wanted = [line for line in patterns.decode().splitlines() if line and not line.startswith("#")]
+    listing = "".join(f"./{pattern}\n" for pattern in [*wanted, "etc/hil-packages"])
+    fetch = [
+        find_tool("mmdebstrap"),
+        f"--mode={'root' if os.geteuid() == 0 else 'unshare'}",
+        "--variant=extract",
+        "--format=tar",
+        f"--include={','.join(PACKAGES)}",
+        # The image says what it was made of; "extract" leaves no package database behind.
+        '--extract-hook=cd "$1" && mkdir -p etc && ls var/cache/apt/archives/*.deb > etc/hil-packages',
+        SUITE,
+        "-",
+        *filter(None, [os.environ.get("HIL_MIRROR")]),
+    ]
+    unpack = [find_tool("tar"), "--extract", "--no-same-owner", "--wildcards", f"--directory={tree}"]
+    list_file = tree.with_name(tree.name + ".list")
+    list_file.write_text(listing)
+    progress("fetching Debian packages", 0.0)
+    try:
+        with (
+            subprocess.Popen(fetch, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as fetching,
+            subprocess.Popen(
+                [*unpack, f"--files-from={list_file}"],
+                stdin=fetching.stdout,
+                stderr=subprocess.PIPE,
+            ) as unpacking,
+        ):
+            words = _follow(fetching, progress)
+            _, unpack_words = unpacking.communicate()
+    finally:
+        list_file.unlink()
+    if fetching.returncode != 0:
+        raise HostError(failure(fetch, fetching.returncode, words))
+    if unpacking.returncode != 0:
+        raise HostError(failure(unpack, unpacking.returncode, unpack_words))
+
+
+def _follow(fetching: subprocess.Popen[bytes], progress: Progress) -> bytes:
+    """Turn mmdebstrap's messages into progress and return them all."""
+    stages = {b"apt-get update": 0.05, b"downloading": 0.1, b"extracting": 0.3, b"creating tarball": 0.5}
+    words = b""
+    assert fetching.stderr is not None
+    assert fetching.stdout is not None
+    # The reader at the other end must be the only one, or its death would not be noticed.
+    fetching.stdout.close()
+    for line in fetching.stderr:
+        words += line
+        for stage, fraction in stages.items():
+            if stage in line:
+                progress(line.decode(errors="replace").removeprefix("I: ").strip(" .\n"), fraction)
+    return words
+
+
+def _make_prefix(tree: Path, *, scratch: Path, binaries: GuestBinaries, deadline: Deadline) -> None:
+    environment = {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "HOME": str(scratch.parent),
+        "USER": "root",
+        "WINEPREFIX": str(scratch),
+        "WINEDEBUG": "-all",
+        "WINEDLLOVERRIDES": "mscoree,mshtml,winemenubuilder.exe=",
+    }
+    wine = find_tool("wine64", folders=[WINE_FOLDER])
+    server = find_tool("wineserver64", folders=[WINE_FOLDER])
+
+    def run_wine(*argv: str) -> None:
+        run_tool([wine, *argv], deadline=deadline, environment=environment)
+
+    run_wine("wineboot.exe", "--init")
+    unneeded = scratch.with_name("unneeded-services.reg")
+    unneeded.write_text(_unneeded_services())
+    run_wine("reg.exe", "import", str(unneeded))
+    unneeded.unlink()
+    # One load order group keeps the PnP manager and the driver under test in one process.
+    run_wine(
+        *("sc.exe", "create", "winepnp", "type=", "kernel", "start=", "demand"),
+        *("binPath=", r"C:\windows\system32\drivers\winepnp.sys", "group=", "hpnotify"),
+    )
+    run_tool([server, "--wait"], deadline=deadline, environment=environment)
+
+    prefix = tree / _PREFIX
+    windows = prefix / "drive_c/windows"
+    for name in ("system32/drivers", "temp", "Fonts", "inf"):
+        (windows / name).mkdir(parents=True)
+    for name in ("ProgramData", "Program Files", "users/root/Temp", "hil"):
+        (prefix / "drive_c" / name).mkdir(parents=True)
+    for name in ("system.reg", "user.reg", "userdef.reg"):
+        shutil.copy(scratch / name, prefix / name)
+    # Wine would otherwise spend minutes under emulation on bringing the prefix "up to date".
+    (prefix / ".update-timestamp").write_text("disable\n")
+    (prefix / "dosdevices").mkdir()
+    (prefix / "dosdevices/c:").symlink_to("../drive_c")
+    (prefix / "dosdevices/z:").symlink_to("/")
+    built_in = (tree / "usr/lib/x86_64-linux-gnu/wine/x86_64-windows").iterdir()
+    for program in (*built_in, *(tree / "usr/x86_64-w64-mingw32/lib").iterdir()):
+        place = windows / "system32" / ("drivers" if program.suffix == ".sys" else "") / program.name
+        place.hardlink_to(program)
+    shutil.copy(binaries.pnp_manager, windows / "system32/drivers/winepnp.sys")
+    shutil.copy(binaries.pnp_feed, prefix / "drive_c/hil/pnpfeed.exe")
+    shutil.rmtree(scratch)
+
+
+def _unneeded_services() -> str:
+    services = r"HKEY_LOCAL_MACHINE\System\CurrentControlSet\Services"
+    removals = (f"[-{services}\\{name}]\n" for name in _UNNEEDED_SERVICES)
+    return "\n".join(["REGEDIT4\n", *removals])
+
+
+def _add_system_files(tree: Path, *, recipe: dict[str, bytes], binaries: GuestBinaries) -> None:
+    for name in ("dev", "proc", "sys", "run", "tmp", "root/.ssh", "etc/ssh", "etc/init.d", "usr/local/bin"):
+        (tree / name).mkdir(parents=True, exist_ok=True)
+    (tree / "root").chmod(0o700)
+    (tree / "root/.ssh").chmod(0o700)
+    (tree / "C:").symlink_to(f"/{_PREFIX}/drive_c")
+    (tree / "etc/passwd").write_text(
+        "root:x:0:0:root:/root:/bin/sh\nsshd:x:101:65534::/run/sshd:/usr/sbin/nologin\n"
+    )
+    (tree / "etc/group").write_text("root:x:0:\nnogroup:x:65534:\n")
+    (tree / "etc/shadow").write_text("root:*:19000:0:99999:7:::\nsshd:*:19000:0:99999:7:::\n")
+    (tree / "etc/nsswitch.conf").write_text("passwd: files\ngroup: files\nhosts: files\n")
+    (tree / "etc/hosts").write_text("127.0.0.1 localhost reference\n")
+    (tree / "etc/inittab").write_bytes(recipe["inittab"])
+    (tree / "etc/wine.env").write_bytes(recipe["wine.env"])
+    (tree / "etc/ssh/sshd_config").write_bytes(recipe["sshd_config"])
+    _write_program(tree / "etc/init.d/guest-up", recipe["guest-up"])
+    # Programs of Windows answer by name, as they do on Windows.
+    for name in _PROGRAMS:
+        _write_program(tree / "usr/local/bin" / name, f'#!/bin/sh\nexec wine64 {name} "$@"\n'.encode())
+    _write_program(
+        tree / "usr/local/bin/hpprobe.exe", b"#!/bin/sh\nexec wine64 'C:\\hil\\hpprobe.exe' \"$@\"\n"
+    )
+    shutil.copy(binaries.acpi_feed, tree / "usr/local/bin/hpfeed")
+    busybox = tree / "bin/busybox"
+    for applet in run_tool([busybox, "--list-full"], deadline=Deadline.after(10)).split():
+        link = tree / applet
+        if not link.exists() and not link.is_symlink():
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to("/bin/busybox")
+
+
+def _write_program(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
+    path.chmod(0o755)
+
+
+def _make_keys(folder: Path, tree: Path, *, deadline: Deadline) -> None:
+    keygen = find_tool("ssh-keygen")
+    for path, comment in ((folder / "host_key", "reference-guest"), (folder / "user_key", "harness")):
+        run_tool([keygen, "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", path], deadline=deadline)
+    # The guest keeps the only copy of its private key.
+    (folder / "host_key").rename(tree / "etc/ssh/ssh_host_ed25519_key")
+    shutil.copy(folder / "user_key.pub", tree / "root/.ssh/authorized_keys")
+
+
+def _make_initrd(folder: Path, tree: Path, *, recipe: dict[str, bytes], deadline: Deadline) -> None:
+    kernel = next((tree / "boot").glob("vmlinuz-*"))
+    kernel.rename(folder / "vmlinuz")
+    root = folder / "initramfs"
+    for name in ("bin", "dev", "modules", "root"):
+        (root / name).mkdir(parents=True)
+    shutil.copy(tree / "bin/busybox", root / "bin/busybox")
+    for module in (tree / "lib/modules").rglob("*.ko"):
+        shutil.copy(module, root / "modules" / module.name)
+    _write_program(root / "init", recipe["initramfs-init"])
+    names = "\n".join(os.fspath(path.relative_to(root)) for path in sorted(root.rglob("*")))
+    pack = [find_tool("cpio"), "--create", "--quiet", "--format=newc", "--owner=0:0", "--reproducible"]
+    done = subprocess.run(
+        pack, cwd=root, input=names.encode(), capture_output=True, check=False, timeout=deadline.remaining_s()
+    )
+    if done.returncode != 0:
+        raise HostError(failure(pack, done.returncode, done.stderr))
+    (folder / "initrd.img").write_bytes(done.stdout)
+    shutil.rmtree(root)
+    shutil.rmtree(tree / "lib/modules")
+
+
+def _make_disk(disk: Path, tree: Path, *, deadline: Deadline) -> None:
+    used_bytes = int(run_tool(["du", "--summarize", "--block-size=1", tree], deadline=deadline).split()[0])
+    size_kib = (used_bytes * 11 // 10 + _FREE_BYTES) // 1024
+    pack = [find_tool("mkfs.ext4"), "-q", "-F", "-O", "^has_journal", "-d", tree, disk, f"{size_kib}k"]
+    # Inside a user namespace every file of this user is root's, as it must be in the guest.
+    as_root: list[str] = [] if os.geteuid() == 0 else [find_tool("unshare"), "--map-root-user"]
+    run_tool([*as_root, *pack], deadline=deadline)
