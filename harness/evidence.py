@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: MIT
+"""What the four witnesses said about each step: values only, no judgement.
+
+Every ``*_s`` instant is in seconds of the host's :func:`time.monotonic`: the witnesses share one clock.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from harness.driver_log import Record
+
+Witness = Literal["vm", "ospm", "guest", "driver"]
+
+#: In the order of blame: when several witnesses disagree with the plan, the first one broke first.
+WITNESSES: tuple[Witness, ...] = get_args(Witness)
+
+
+@dataclass(frozen=True, slots=True)
+class PluggedDevice:
+    """A device the harness plugged."""
+
+    device_id: str
+    kind: Literal["vcpu", "dimm"]
+    size_bytes: int | None  #: of a DIMM
+    plugged_at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class VmState:
+    """Witness ``vm``: what QEMU answers when asked again, never its reply to the plug itself."""
+
+    vcpu_ids: tuple[str, ...]  #: ids of the hot-plugged vCPUs present
+    active_vcpus: int  #: all vCPUs, those present at boot included
+    dimm_bytes: Mapping[str, int] = field(hash=False)  #: size by id of each DIMM present
+    plugged_memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class OspmStatus:
+    """Witness ``ospm``: one answer of the guest's ACPI, an ``_OST`` evaluation seen by QEMU."""
+
+    device_id: str
+    slot_type: str
+    slot: str
+    source: int
+    status: int
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class GuestState:
+    """Witness ``guest``: what the operating system says it uses."""
+
+    active_processors: int
+    memory_bytes: int
+    boot_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedRecord:
+    """Witness ``driver``: one log record and when it was written and read."""
+
+    record: Record
+    seen_at_s: float
+    written_at_s: float  #: the guest's performance counter mapped to host time
+    clock_error_s: float  #: that mapping is right within plus or minus this
+
+
+@dataclass(frozen=True, slots=True)
+class StepEvidence:
+    """All that was observed about one step of a plan."""
+
+    number: int  #: from 1
+    title: str
+    acted_at_s: float  #: just before the act
+    within_s: float
+    devices: tuple[PluggedDevice, ...]
+    vm_before: VmState
+    vm_after: VmState
+    ospm: tuple[OspmStatus, ...]
+    guest_before: GuestState
+    guest_after: GuestState
+    records: tuple[ObservedRecord, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the evidence as dicts, lists, texts and numbers."""
+        return dataclasses.asdict(self)
