@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: MIT
+// KeRegisterProcessorChangeCallback: the synchronous notification, which comes before a processor's PnP arrival.
+#include "winepnp.h"
+
+typedef struct _WP_PROCESSOR_CALLBACK
+{
+    LIST_ENTRY Links;
+    PPROCESSOR_CALLBACK_FUNCTION Callback;
+    PVOID Context;
+} WP_PROCESSOR_CALLBACK;
+
+static LIST_ENTRY g_processorCallbacks; // in order of registration, guarded by the callback lock
+static volatile LONG g_processorCallbackCount;
+
+static const ULONG WP_PROCESSORS_PER_GROUP = 64;
+
+// PASSIVE_LEVEL, DriverEntry.
+VOID WpInitializeProcessors(VOID)
+{
+    InitializeListHead(&g_processorCallbacks);
+}
+
+// PASSIVE_LEVEL, any thread, callback lock held.
+static NTSTATUS WpCallProcessor(const WP_PROCESSOR_CALLBACK *registered, ULONG state, ULONG number, NTSTATUS status)
+{
+    KE_PROCESSOR_CHANGE_NOTIFY_CONTEXT change;
+    RtlZeroMemory(&change, sizeof change);
+    change.State = (KE_PROCESSOR_CHANGE_NOTIFY_STATE)state;
+    change.NtNumber = number;
+    change.Status = status;
+    change.ProcNumber.Group = (USHORT)(number / WP_PROCESSORS_PER_GROUP);
+    change.ProcNumber.Number = (UCHAR)(number % WP_PROCESSORS_PER_GROUP);
+    NTSTATUS operationStatus = STATUS_SUCCESS;
+    registered->Callback(registered->Context, &change, &operationStatus);
+    return operationStatus;
+}
+
+// PASSIVE_LEVEL, worker. All are called, also after one that refuses, so that all can undo at AddFailure.
+VOID WpNotifyProcessor(const WINEPNP_PROCESSOR *change, WINEPNP_CALLED *called)
+{
+    WpEnterCallback();
+    for (PLIST_ENTRY links = g_processorCallbacks.Flink; links != &g_processorCallbacks;)
+    {
+        const WP_PROCESSOR_CALLBACK *registered = CONTAINING_RECORD(links, WP_PROCESSOR_CALLBACK, Links);
+        links = links->Flink; // first, as the callback may deregister itself
+        const NTSTATUS status = WpCallProcessor(registered, change->State, change->NtNumber, change->Status);
+        called->Callbacks += 1;
+        if (!NT_SUCCESS(status) && called->FirstFailure == STATUS_SUCCESS)
+        {
+            called->FirstFailure = status;
+        }
+    }
+    WpLeaveCallback();
+}
+
+// PASSIVE_LEVEL, the registering thread, callback lock held: first every AddStart, then every AddComplete; after a
+// refusal AddFailure for those that had their AddStart.
+static NTSTATUS WpReplayActive(const WP_PROCESSOR_CALLBACK *registered)
+{
+    const ULONG active = WpActiveProcessors();
+    NTSTATUS status = STATUS_SUCCESS;
+    ULONG started = 0;
+    while (started < active && NT_SUCCESS(status))
+    {
+        status = WpCallProcessor(registered, KeProcessorAddStartNotify, started, STATUS_SUCCESS);
+        started += 1;
+    }
+    const ULONG state = NT_SUCCESS(status) ? KeProcessorAddCompleteNotify : KeProcessorAddFailureNotify;
+    for (ULONG number = 0; number < started; number++)
+    {
+        (void)WpCallProcessor(registered, state, number, status);
+    }
+    return status;
+}
+
+// PASSIVE_LEVEL, any thread.
+PVOID NTAPI WpKeRegisterProcessorChangeCallback(PPROCESSOR_CALLBACK_FUNCTION callback, PVOID context, ULONG flags)
+{
+    if (callback == NULL || (flags & ~(ULONG)KE_PROCESSOR_CHANGE_ADD_EXISTING) != 0)
+    {
+        return NULL;
+    }
+    WP_PROCESSOR_CALLBACK *registered = ExAllocatePoolWithTag(NonPagedPool, sizeof *registered, WINEPNP_POOL_TAG);
+    if (registered == NULL)
+    {
+        return NULL;
+    }
+    registered->Callback = callback;
+    registered->Context = context;
+    WpEnterCallback();
+    if ((flags & KE_PROCESSOR_CHANGE_ADD_EXISTING) != 0 && !NT_SUCCESS(WpReplayActive(registered)))
+    {
+        WpLeaveCallback();
+        ExFreePoolWithTag(registered, WINEPNP_POOL_TAG);
+        return NULL;
+    }
+    InsertTailList(&g_processorCallbacks, &registered->Links);
+    (void)InterlockedIncrement(&g_processorCallbackCount);
+    WpLeaveCallback();
+    return registered;
+}
+
+// PASSIVE_LEVEL, any thread. No callback runs after this returns.
+VOID NTAPI WpKeDeregisterProcessorChangeCallback(PVOID handle)
+{
+    WpEnterCallback();
+    for (PLIST_ENTRY links = g_processorCallbacks.Flink; links != &g_processorCallbacks; links = links->Flink)
+    {
+        WP_PROCESSOR_CALLBACK *registered = CONTAINING_RECORD(links, WP_PROCESSOR_CALLBACK, Links);
+        if (registered == handle)
+        {
+            RemoveEntryList(&registered->Links);
+            (void)InterlockedDecrement(&g_processorCallbackCount);
+            ExFreePoolWithTag(registered, WINEPNP_POOL_TAG);
+            break;
+        }
+    }
+    WpLeaveCallback();
+}
+
+// Any IRQL, any thread.
+ULONG WpCountProcessorCallbacks(VOID)
+{
+    return (ULONG)g_processorCallbackCount;
+}
