@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: MIT
+// hpprobe: says as JSON how many processors and how much memory the system uses, which boot it is, and the time; once,
+// or for each line of stdin.
+#include <fcntl.h>
+#include <inttypes.h>
+#include <io.h>
+#include <stdio.h>
+#include <string.h>
+#include <windows.h>
+
+#include "state.h"
+
+enum
+{
+    ID_BYTES = 1024, // a request line is echoed up to here
+    EXIT_UNREADABLE = 1,
+    EXIT_USAGE = 2
+};
+
+static bool IsWine(void)
+{
+    HMODULE ntdll = GetModuleHandleW(L"ntdll.dll");
+    return ntdll != NULL && GetProcAddress(ntdll, "wine_get_version") != NULL;
+}
+
+// Writes text as a JSON string; a byte outside ASCII as the character of that number, so that any byte is valid JSON.
+static void PrintString(const char *text)
+{
+    putchar('"');
+    for (const unsigned char *byte = (const unsigned char *)text; *byte != '\0'; byte++)
+    {
+        if (*byte == '"' || *byte == '\\' || *byte < ' ' || *byte > '~')
+        {
+            printf("\\u%04x", (unsigned)*byte);
+        }
+        else
+        {
+            putchar(*byte);
+        }
+    }
+    putchar('"');
+}
+
+static bool PrintSample(const char *id, bool wine)
+{
+    SYSTEM_STATE state = {0};
+    LARGE_INTEGER frequency;
+    LARGE_INTEGER counter;
+    FILETIME time;
+    if (!(wine ? QueryWineState(&state) : QueryWindowsState(&state)))
+    {
+        return false;
+    }
+    printf("{\"format\":1,\"id\":");
+    PrintString(id);
+    printf(",\"active_processors\":%" PRIu32 ",\"memory_bytes\":%" PRIu64, state.activeProcessors, state.memoryBytes);
+    printf(",\"boot_id\":");
+    PrintString(state.bootId);
+    printf(",\"boot_time_100ns\":%" PRIu64, state.bootTime100ns);
+    QueryPerformanceFrequency(&frequency);
+    // Both clocks last: who asks knows then that they were read just before the answer came.
+    QueryPerformanceCounter(&counter);
+    GetSystemTimePreciseAsFileTime(&time);
+    const uint64_t systemTime = (uint64_t)time.dwHighDateTime << 32 | time.dwLowDateTime;
+    printf(
+        ",\"qpc\":%" PRId64 ",\"qpc_hz\":%" PRId64 ",\"system_time_100ns\":%" PRIu64 ",\"platform\":\"%s\"}\n",
+        (int64_t)counter.QuadPart, (int64_t)frequency.QuadPart, systemTime, wine ? "wine" : "windows");
+    return fflush(stdout) == 0;
+}
+
+// Reads one line without its end, cut to what id holds; false at the end of the input.
+static bool ReadRequest(char *id, size_t size)
+{
+    size_t length = 0;
+    int character;
+    while ((character = getchar()) != EOF && character != '\n')
+    {
+        if (length < size - 1 && character != '\0')
+        {
+            id[length++] = (char)character;
+        }
+    }
+    if (length > 0 && id[length - 1] == '\r')
+    {
+        length--;
+    }
+    id[length] = '\0';
+    return character != EOF || length > 0;
+}
+
+int main(int argc, char **argv)
+{
+    static char id[ID_BYTES];
+    const bool wine = IsWine();
+    // No LF to CR LF on the way out, and no Ctrl-Z as an end on the way in.
+    (void)_setmode(_fileno(stdin), _O_BINARY);
+    (void)_setmode(_fileno(stdout), _O_BINARY);
+    if (argc == 1)
+    {
+        return PrintSample("", wine) ? 0 : EXIT_UNREADABLE;
+    }
+    if (argc != 2 || strcmp(argv[1], "--loop") != 0)
+    {
+        fprintf(
+            stderr, "usage: hpprobe          one sample as a line of JSON\n"
+                    "       hpprobe --loop   one for each line of stdin, which it carries as \"id\"\n");
+        return EXIT_USAGE;
+    }
+    while (ReadRequest(id, sizeof id))
+    {
+        if (!PrintSample(id, wine))
+        {
+            return EXIT_UNREADABLE;
+        }
+    }
+    return 0;
+}
