@@ -272,7 +272,7 @@ class _Login:
         if not transport.is_active():
             raise transport.get_exception() or EOFError("the connection was closed")
         if not agreed.is_set():
-            raise TimeoutError("no key agreement in time")
+            raise TimeoutError("no key agreement" if transport.remote_version else "no banner")
 
     def _check_host_key(self, transport: paramiko.Transport) -> None:
         offered = HostKey(self.pinned.key_type, transport.get_remote_server_key().asbytes())

@@ -162,10 +162,11 @@ def _listens(process: subprocess.Popen[bytes], log: Path) -> bool:
 
 
 class Proxy:
-    """Forwards TCP connections to a port until told otherwise."""
+    """Forwards TCP connections to a port until told otherwise; accepts and leaves alone the first few."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, *, mute: int = 0) -> None:
         self._target = port
+        self._mute = mute
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
         self._sockets: list[socket.socket] = []
@@ -192,6 +193,10 @@ class Proxy:
                 near, _ = self._listener.accept()
             except OSError:
                 return
+            if self._mute:
+                self._mute -= 1
+                self._sockets.append(near)
+                continue
             far = socket.create_connection(("127.0.0.1", self._target))
             self._sockets += [near, far]
             for source, sink in ((near, far), (far, near)):
