@@ -126,7 +126,7 @@ class QemuProcess:
     def _stop(self) -> None:
         try:
             if self._process.poll() is None:
-                logger.warning("QEMU %s was not asked to quit or did not; terminating it", self.pid)
+                logger.info("terminating QEMU %s", self.pid)
                 self._process.terminate()
                 if not self.wait(Deadline.after(TERMINATE_WITHIN_S)):
                     logger.warning("QEMU %s does not end on SIGTERM; killing it", self.pid)

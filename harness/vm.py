@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from harness import migration
 from harness.command_line import VmConfig, command_line
 from harness.deadline import Deadline
 from harness.errors import (
@@ -118,6 +119,14 @@ class Vm:
     def resume(self, *, deadline: Deadline | None = None) -> None:
         """Let the vCPUs run."""
         self.execute("cont", deadline=deadline)
+
+    def save_state(self, path: Path, *, deadline: Deadline) -> None:
+        """Stop the VM and save its device state; see :func:`harness.migration.save_state`."""
+        migration.save_state(self, path, deadline=deadline)
+
+    def restore_state(self, path: Path, *, deadline: Deadline) -> None:
+        """Load a saved device state and run; see :func:`harness.migration.restore_state`."""
+        migration.restore_state(self, path, deadline=deadline)
 
     def raise_if_exited(self) -> None:
         """Do nothing while QEMU runs.
