@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: MIT
+"""Says pydantic's findings in the words of a person who edits a plan: what, what is allowed, did you mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from pydantic import AfterValidator, BaseModel
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from harness.units import did_you_mean
+from harness.yaml_nodes import KeyPath
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong with a document, and where."""
+
+    message: str
+    at: KeyPath
+    about_key: bool = False  #: the key is what is wrong, not its value
+
+
+def _not_empty(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not values:
+        raise ValueError("an empty list; allowed: at least one")
+    return values
+
+
+#: Annotates a tuple that must not be empty. Pydantic's own ``min_length`` counts only the valid values and so
+#: finds a list too short that merely holds a wrong value.
+NotEmpty = AfterValidator(_not_empty)
+
+
+def error_at(message: str, *at: str | int) -> PydanticCustomError:
+    """Return the error that a model's validator raises about a value below the model."""
+    # The message goes in as a value: in a template its braces would be taken for placeholders.
+    return PydanticCustomError("located", "{message}", {"message": message, "at": at})
+
+
+def explain(model: type[BaseModel], details: ErrorDetails) -> Finding:
+    """Return one of pydantic's errors about a document that was to become a model, as a finding."""
+    at, kind, value = details["loc"], details["type"], details["input"]
+    context: dict[str, Any] = details.get("ctx", {})
+    key = str(at[-1]) if at else ""
+    about = f"{key}: " if key and isinstance(at[-1], str) else ""
+
+    match kind:
+        case "located":
+            return Finding(details["msg"], (*at, *context["at"]))
+        case "extra_forbidden":
+            keys = _keys(model, at[:-1])
+            allowed = f"allowed: {', '.join(keys)}{did_you_mean(key, keys)}"
+            return Finding(f"unknown key '{key}'; {allowed}", at, about_key=True)
+        case "missing":
+            return Finding(f"the key '{key}' is missing", at[:-1])
+        case "model_type" | "dict_type":
+            keys = _keys(model, at)
+            with_keys = f" with the keys {', '.join(keys)}" if keys else ""
+            return Finding(f"{about}{_show(value)} is not a mapping{with_keys}", at)
+        case "tuple_type" | "list_type":
+            return Finding(f"{about}{_show(value)} is not a list; allowed: a list such as [a, b]", at)
+        case "literal_error":
+            choices = _literals(context["expected"])
+            allowed = f"allowed: {', '.join(choices)}{did_you_mean(value, choices)}"
+            return Finding(f"{about}{_show(value)} is not known; {allowed}", at)
+        case "int_type" | "int_from_float":
+            return Finding(f"{about}{_show(value)} is not a whole number", at)
+        case "greater_than_equal":
+            return Finding(f"{about}{_show(value)} is too small; allowed: at least {context['ge']}", at)
+        case "less_than_equal":
+            return Finding(f"{about}{_show(value)} is too large; allowed: at most {context['le']}", at)
+        case "bool_type":
+            return Finding(f"{about}{_show(value)} is neither true nor false", at)
+        case "string_type":
+            return Finding(f"{about}{_show(value)} is not a text", at)
+        case "string_too_short":
+            return Finding(f"{about}an empty text", at)
+        case "value_error":
+            return Finding(f"{about}{context['error']}", at)
+        case _:
+            return Finding(f"{about}{details['msg']}", at)
+
+
+def _keys(model: type[BaseModel], at: KeyPath) -> list[str]:
+    """Return the keys a mapping at this path may have."""
+    found: type[BaseModel] | None = model
+    for part in at:
+        if isinstance(part, str) and found is not None:
+            fields = found.model_fields.items()
+            annotations = [field.annotation for name, field in fields if part in (name, field.alias)]
+            found = next(_models_in(annotations), None)
+    return [field.alias or name for name, field in found.model_fields.items()] if found else []
+
+
+def _models_in(annotations: Iterable[Any]) -> Iterable[type[BaseModel]]:
+    for annotation in annotations:
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            yield annotation
+        yield from _models_in(get_args(annotation))
+
+
+def _literals(expected: str) -> list[str]:
+    # pydantic writes the choices as "'a', 'b' or 'c'".
+    return [choice.strip().strip("'") for choice in expected.replace(" or ", ", ").split(",")]
+
+
+def _show(value: object) -> str:
+    if value is None:
+        return "nothing"
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:36]}..."
