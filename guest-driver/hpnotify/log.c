@@ -7,6 +7,12 @@ static KSTART_ROUTINE HpnWriterThread;
 // PASSIVE_LEVEL, DriverEntry's thread. The directory must exist.
 _Use_decl_annotations_ NTSTATUS HpnLogOpen(HPN_LOG *log, PUNICODE_STRING path)
 {
+    // Not left to the loader: Wine keeps the image, written variables and all, of a driver whose DriverEntry failed.
+    log->stopping = FALSE;
+    log->oldest = 0;
+    log->waiting = 0;
+    log->nextSequence = 0;
+    log->lost = 0;
     UNICODE_STRING clock = RTL_CONSTANT_STRING(L"KeQuerySystemTimePrecise");
     log->querySystemTimePrecise = (HPN_QUERY_SYSTEM_TIME)(ULONG_PTR)MmGetSystemRoutineAddress(&clock);
     KeInitializeEvent(&log->wake, SynchronizationEvent, FALSE);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // The driver log, format 1: the words of docs/driver-log.md and the routines that write one line of it.
-// A driver of your own may include this file alone: it needs no other header, imports nothing, allocates nothing and
+// A driver of your own may include this file: it needs <stddef.h> alone, imports nothing, allocates nothing and
 // runs at any IRQL. Build a line with HpnBeginLine, the keys of its kind in order, HpnEndLine; then write
 // line->text, line->length bytes, in one append.
 #ifndef HPN_LOG_FORMAT_H
