@@ -97,8 +97,7 @@ def _vcpus_and_memory(shape: VmShape) -> list[str]:
     # One vCPU per socket: the unit of hot-plug is then a socket, as on hardware.
     smp = f"cpus={shape.vcpus},maxcpus={shape.max_vcpus},sockets={shape.max_vcpus},cores=1,threads=1"
     memory = f"size={shape.memory_bytes}B"
-    # QEMU refuses slots without room for a DIMM.
-    if shape.slots and shape.max_memory_bytes > shape.memory_bytes:
+    if shape.slots:
         memory += f",slots={shape.slots},maxmem={shape.max_memory_bytes}B"
     return ["-smp", smp, "-m", memory]
 

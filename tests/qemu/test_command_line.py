@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: MIT
+"""The command line is data: what it must always say, and what each wish adds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bare_vm import bare_config, small_shape
+
+from harness.command_line import Disk, RamFile, command_line
+
+
+def built(**changes: Any) -> list[str]:
+    return command_line(bare_config(**changes), folder=Path("/logs"), qmp_fd=7)
+
+
+def value_of(argv: list[str], option: str) -> str:
+    assert argv.count(option) == 1, (option, argv)
+    return argv[argv.index(option) + 1]
+
+
+def test_the_guest_is_confined() -> None:
+    argv = built()
+    netdev = value_of(argv, "-netdev").split(",")
+    assert "restrict=on" in netdev
+    assert [part for part in netdev if part.startswith("hostfwd=")] == ["hostfwd=tcp:127.0.0.1:0-:22"]
+    sandbox = value_of(argv, "-sandbox").split(",")
+    assert sandbox[0] == "on"
+    assert {"obsolete=deny", "elevateprivileges=deny", "spawn=deny", "resourcecontrol=deny"} == set(
+        sandbox[1:]
+    )
+    assert "-nodefaults" in argv
+    assert "-no-user-config" in argv
+
+
+def test_the_shape_is_said_in_full() -> None:
+    argv = built(shape=small_shape(vcpus=2, max_vcpus=8, memory="96 MiB", slots=3, max_memory="2 GiB"))
+    assert value_of(argv, "-smp") == "cpus=2,maxcpus=8,sockets=8,cores=1,threads=1"
+    assert value_of(argv, "-m") == f"size={96 << 20}B,slots=3,maxmem={2 << 30}B"
+    assert "slots" not in value_of(built(shape=small_shape(slots=0, max_memory="64 MiB")), "-m")
+
+
+@pytest.mark.parametrize(
+    ("disk", "words"),
+    [
+        (Disk(path=Path("/a,b.raw"), format="raw"), ["file=/a,,b.raw", "format=raw", "snapshot=on"]),
+        (Disk(path=Path("/o.qcow2"), snapshot=False), ["file=/o.qcow2", "format=qcow2", "snapshot=off"]),
+    ],
+)
+def test_disks(disk: Disk, words: list[str]) -> None:
+    drive = value_of(built(disk=disk), "-drive") + ","
+    assert [word for word in words if f"{word}," not in drive] == []
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_a_template_and_its_fork_differ_in_sharing_only(share: bool) -> None:
+    ram = RamFile(path=Path("/ram"), share=share)
+    backend = value_of(built(ram_file=ram), "-object")
+    switch = "on" if share else "off"
+    assert backend == f"memory-backend-file,id=ram0,size={64 << 20}B,mem-path=/ram,share={switch}"
+
+
+def test_boot_choices_appear_only_when_wanted() -> None:
+    plain = built(paused=False, network_device=None)
+    for option in ("-S", "-incoming", "-kernel", "-initrd", "-append", "-drive", "-netdev"):
+        assert option not in plain
+    argv = built(
+        kernel=Path("/k"), initrd=Path("/i"), append="console=ttyS0 quiet", incoming=True, extra=("-x", "y")
+    )
+    assert value_of(argv, "-kernel") == "/k"
+    assert value_of(argv, "-initrd") == "/i"
+    assert value_of(argv, "-append") == "console=ttyS0 quiet"
+    assert value_of(argv, "-incoming") == "defer"
+    assert "-S" in argv
+    assert argv[-2:] == ["-x", "y"]
