@@ -13,9 +13,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PrivateAttr,
     StrictBool,
@@ -27,7 +25,7 @@ from pydantic import (
 from harness.errors import PlanError
 from harness.evidence import Witness
 from harness.units import GIB, MIB, DurationSeconds, SizeBytes, format_size
-from harness.yaml_explain import NotEmpty, error_at
+from harness.yaml_model import NotEmpty, YamlModel, error_at
 from harness.yaml_source import Source, load_model
 
 #: QEMU takes a DIMM only in multiples of this ("backend memory size must be multiple of 0x200000").
@@ -44,11 +42,7 @@ def _vcpu_count(value: object) -> object:
     raise ValueError(f"{value!r} is not a number of vCPUs; allowed: a whole number of at least 1, or all")
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class VmShape(_Part):
+class VmShape(YamlModel):
     """The vm at boot and the room it leaves for plugging."""
 
     vcpus: StrictInt = Field(default=1, ge=1)
@@ -66,7 +60,8 @@ class VmShape(_Part):
                 raise error_at(f"{key}: {format_size(size_bytes)} is not a multiple of 1 MiB", key)
         memory, max_memory = format_size(self.memory_bytes), format_size(self.max_memory_bytes)
         if self.max_memory_bytes < self.memory_bytes:
-            raise error_at(f"max_memory: {max_memory} is less than memory, {memory}", "max_memory")
+            written = "max_memory" if "max_memory_bytes" in self.model_fields_set else "memory"
+            raise error_at(f"max_memory: {max_memory} is less than memory, {memory}", written)
         if self.slots == 0 and self.max_memory_bytes > self.memory_bytes:
             raise error_at(
                 f"slots: 0 with max_memory {max_memory} above memory {memory}; "
@@ -82,14 +77,14 @@ class VmShape(_Part):
         return self
 
 
-class DriverSetup(_Part):
+class DriverSetup(YamlModel):
     """How the driver is configured before the first step."""
 
     interfaces: Literal["both", "processor", "memory"] = "both"
     synchronous: StrictBool = False
 
 
-class Expect(_Part):
+class Expect(YamlModel):
     """What a step must lead to."""
 
     driver: tuple[Word, ...] = Field(
@@ -97,14 +92,14 @@ class Expect(_Part):
     )
 
 
-class PlannedPlug(_Part):
+class PlannedPlug(YamlModel):
     """The devices of a plug step as written."""
 
     vcpus: Annotated[Annotated[int, Field(ge=1)] | Literal["all"], BeforeValidator(_vcpu_count)] | None = None
     dimms_bytes: tuple[SizeBytes, ...] = Field(default=(), alias="dimms")
 
 
-class PlannedStep(_Part):
+class PlannedStep(YamlModel):
     """One step as written."""
 
     plug: PlannedPlug | None = None
@@ -155,7 +150,7 @@ class Step:
         return f"plug {', '.join(parts)}"
 
 
-class Plan(_Part):
+class Plan(YamlModel):
     """A test plan as written."""
 
     description: StrictStr | None = None

@@ -12,8 +12,6 @@ from typing import Annotated, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     PrivateAttr,
     StrictInt,
@@ -25,7 +23,7 @@ from harness.errors import ProfileError, UsageError
 from harness.evidence import WITNESSES, Witness
 from harness.plan import DIMM_MULTIPLE_BYTES, Plan
 from harness.units import DurationSeconds, SizeBytes, did_you_mean, format_size
-from harness.yaml_explain import NotEmpty, error_at
+from harness.yaml_model import NotEmpty, YamlModel, error_at
 from harness.yaml_source import Source, load_model
 
 
@@ -41,11 +39,7 @@ Text = Annotated[StrictStr, Field(min_length=1)]
 Pattern = Annotated[Text, AfterValidator(_regular_expression)]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Image(_Part):
+class Image(YamlModel):
     """The guest's disk: built here, or a file of the user's."""
 
     build: Literal["reference"] | None = None
@@ -58,14 +52,14 @@ class Image(_Part):
         return self
 
 
-class CpuModel(_Part):
+class CpuModel(YamlModel):
     """QEMU's ``-cpu`` value by accelerator."""
 
     tcg: Text = "max"
     kvm: Text = "host"
 
 
-class Limits(_Part):
+class Limits(YamlModel):
     """The most that this guest, its machine and its operating system take."""
 
     max_vcpus: StrictInt = Field(default=64, ge=1)
@@ -73,14 +67,14 @@ class Limits(_Part):
     dimm_multiple_bytes: SizeBytes = Field(default=DIMM_MULTIPLE_BYTES, alias="dimm_multiple")
 
 
-class Ssh(_Part):
+class Ssh(YamlModel):
     """Who logs in over SSH, and how the login shell wants its arguments quoted."""
 
     user: Text
     shell: Literal["posix", "cmd"]
 
 
-class DriverHome(_Part):
+class DriverHome(YamlModel):
     """The driver as a service of the guest, and the folder its files are put into."""
 
     service: Text = "hpnotify"
@@ -88,7 +82,7 @@ class DriverHome(_Part):
     directory: Text
 
 
-class Deadlines(_Part):
+class Deadlines(YamlModel):
     """How long the bench waits for the guest before it gives up."""
 
     boot_s: DurationSeconds = Field(default=180.0, alias="boot")
@@ -97,14 +91,14 @@ class Deadlines(_Part):
     settle_s: DurationSeconds = Field(default=1.0, alias="settle")
 
 
-class Links(_Part):
+class Links(YamlModel):
     """What a symbolic link of each interface class must look like: the whole of it, in any letter case."""
 
     processor: Pattern
     memory: Pattern
 
 
-class Profile(_Part):
+class Profile(YamlModel):
     """A guest profile as written."""
 
     description: StrictStr | None = None

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from pydantic import AfterValidator, BaseModel
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic import BaseModel
+from pydantic_core import ErrorDetails
 
 from harness.units import did_you_mean
 from harness.yaml_nodes import KeyPath
@@ -21,23 +21,6 @@ class Finding:
     message: str
     at: KeyPath
     about_key: bool = False  #: the key is what is wrong, not its value
-
-
-def _not_empty(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    if not values:
-        raise ValueError("an empty list; allowed: at least one")
-    return values
-
-
-#: Annotates a tuple that must not be empty. Pydantic's own ``min_length`` counts only the valid values and so
-#: finds a list too short that merely holds a wrong value.
-NotEmpty = AfterValidator(_not_empty)
-
-
-def error_at(message: str, *at: str | int) -> PydanticCustomError:
-    """Return the error that a model's validator raises about a value below the model."""
-    # The message goes in as a value: in a template its braces would be taken for placeholders.
-    return PydanticCustomError("located", "{message}", {"message": message, "at": at})
 
 
 def explain(model: type[BaseModel], details: ErrorDetails) -> Finding:
