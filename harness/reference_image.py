@@ -11,7 +11,6 @@ by the host's own package tools. The steps, each cached by what it depends on:
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -44,9 +43,12 @@ def recipe_key(binaries: GuestBinaries) -> str:
     return content_key(parts)
 
 
-def build_reference_image(folder: Path, *, binaries: GuestBinaries, cache: Path, progress: Progress) -> None:
-    """Fill the folder with ``disk.img``, ``vmlinuz``, ``initrd.img``, SSH keys and a manifest.
+def build_reference_image(
+    folder: Path, *, binaries: GuestBinaries, cache: Path, progress: Progress
+) -> tuple[str, ...]:
+    """Fill the folder with ``disk.img``, ``vmlinuz``, ``initrd.img``, ``user_key`` and ``host_key.pub``.
 
+    :return: the Debian packages it was made of, with their versions.
     :raise HostError: if a tool is missing or a step fails.
     """
     deadline = Deadline.after(BUILD_LIMIT_S)
@@ -67,11 +69,10 @@ def build_reference_image(folder: Path, *, binaries: GuestBinaries, cache: Path,
     progress("packing the disk", 0.90)
     _make_initrd(folder, tree, recipe=recipe, deadline=deadline)
     _make_disk(folder / "disk.img", tree, deadline=deadline)
-    versions = [Path(line).stem for line in (tree / "etc/hil-packages").read_text().split()]
-    manifest = {"packages": versions, "append": KERNEL_APPEND}
-    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+    packages = tuple(Path(line).stem for line in (tree / "etc/hil-packages").read_text().split())
     shutil.rmtree(tree)
     progress("image built", 1.0)
+    return packages
 
 
 def _recipe_files() -> dict[str, bytes]:

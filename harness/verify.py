@@ -23,7 +23,7 @@ from harness.profile import Profile, required_witnesses
 from harness.units import format_size
 from harness.verify_driver import DriverJudge
 
-__all__ = ["Mismatch", "first_broken", "verify"]
+__all__ = ["Mismatch", "first_broken", "verify", "verify_so_far"]
 
 # ACPI 6.5, section 6.3.5: the source events of _OST that a plug raises, and its status codes.
 _PLUG_SOURCES = {0: "bus check", 1: "device check"}
@@ -47,12 +47,30 @@ def verify(
 ) -> tuple[Mismatch, ...]:
     """Return every expectation of a plan that did not hold, the first broken layer first.
 
-    :param steps: the evidence of every step of :meth:`Plan.unrolled`, in order.
+    :param steps: the evidence of every step of :meth:`Plan.unrolled`, in order; of fewer only if they do not
+        pass, as a run ends with the first step that is not as planned.
     :param earlier: the driver's records from before the first step, so that a gap, a repeated arrival or a
         wrong baseline there is noticed too.
     :raise ValueError: the evidence is not of this plan, so that nothing passes for lack of evidence.
     """
-    planned = plan.unrolled()
+    mismatches = verify_so_far(plan, profile, steps, earlier=earlier)
+    if not mismatches and len(steps) != len(plan.unrolled()):
+        raise ValueError(f"evidence of {len(steps)} steps for a plan of {len(plan.unrolled())}")
+    return mismatches
+
+
+def verify_so_far(
+    plan: Plan,
+    profile: Profile,
+    steps: Sequence[StepEvidence],
+    *,
+    earlier: Sequence[ObservedRecord] = (),
+) -> tuple[Mismatch, ...]:
+    """Return what :func:`verify` does, of a run that has come to the last of these steps.
+
+    :raise ValueError: the evidence is not of this plan.
+    """
+    planned = plan.unrolled()[: len(steps)]
     _check_evidence_is_of(planned, steps)
     judge = DriverJudge(profile)
     found = list(judge.before_first_step(earlier, steps[0].guest_before))
