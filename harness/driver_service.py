@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: MIT
+"""The driver under test as a service of the guest: installed, configured, started and stopped by ``sc.exe``.
+
+Only programs that Windows and Wine both have are used: ``sc.exe`` and ``reg.exe``.
+"""
+
+from __future__ import annotations
+
+import ntpath
+import re
+import threading
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+from harness.deadline import Deadline
+from harness.errors import GuestCommandError
+from harness.profile import Profile
+from harness.ssh import CommandResult, SshConnection
+
+_PAUSE_S = 0.05
+
+# Registry values of the driver's service, docs/driver-log.md.
+_INTERFACES = {"processor": 1, "memory": 2, "both": 3}
+
+# Win32 error codes with which sc.exe ends, and what each means for a driver.
+_NO_SUCH_SERVICE = 1060
+_REASONS = {
+    2: "the driver's file is missing",
+    5: "access denied: the SSH user is no administrator",
+    127: "it imports something this Windows kernel does not have",
+    193: "its file is no driver for this Windows",
+    577: "its signature is not accepted; is test signing on?",
+    1056: "it is running already",
+    _NO_SUCH_SERVICE: "it is not installed",
+    1062: "it is not running",
+    1073: "there is such a service already",
+    1072: "its deletion is not finished yet: something still uses it",
+    1450: "its DriverEntry failed for want of resources",
+    1275: "Windows blocks this driver",
+}
+
+# The words stand in the output of every language, the names before the colon do not.
+_STATE = re.compile(
+    r":\s+[1-7]\s+(STOPPED|START_PENDING|STOP_PENDING|RUNNING|CONTINUE_PENDING|PAUSE_PENDING|PAUSED)"
+)
+_EXIT_CODE = re.compile(r"^\s*WIN32_EXIT_CODE\s*:\s*(\d+)", re.MULTILINE)
+_WINE_ERROR = re.compile(r"^\w+:err:sc:.* (\d+)\s*$", re.MULTILINE)
+_UNNAMED = 1
+
+
+class ServiceState(StrEnum):
+    """Where the service control manager says a service is; pending covers every way between the others."""
+
+    ABSENT = "absent"
+    STOPPED = "stopped"
+    RUNNING = "running"
+    PENDING = "pending"
+
+
+@dataclass(frozen=True, slots=True)
+class _Status:
+    state: ServiceState
+    error: int
+
+
+class DriverService:
+    """Control over the driver under test. Every method returns once the guest says that it is done.
+
+    :raise GuestCommandError: the guest refused, with its reason; from every method.
+    :raise DeadlineExpiredError: the guest did not get there in time; from every method.
+    """
+
+    def __init__(self, ssh: SshConnection, profile: Profile) -> None:
+        self._ssh = ssh
+        self._service = profile.driver.service
+        self._group = profile.driver.load_order_group
+        self._directory = profile.driver.directory
+        self._log = profile.driver_log
+
+    def state(self, *, deadline: Deadline) -> ServiceState:
+        """Return where the driver's service is."""
+        return self._query(deadline=deadline).state
+
+    def install(self, image: bytes, *, deadline: Deadline) -> None:
+        """Put the ``.sys`` into the guest and create its service, in place of an older one; it is not started.
+
+        The folder of the driver's log is created too, as the driver creates none.
+        """
+        self.uninstall(deadline=deadline)
+        for folder in (self._directory, ntpath.dirname(self._log)):
+            self._ssh.make_directories(folder, deadline=deadline)
+        path = ntpath.join(self._directory, f"{self._service}.sys")
+        self._ssh.write_file(path, image, deadline=deadline)
+        group = [] if self._group is None else ["group=", self._group]
+        self._sc("create", "type=", "kernel", "start=", "demand", "binPath=", path, *group, deadline=deadline)
+
+    def uninstall(self, *, deadline: Deadline) -> None:
+        """Stop the driver if it runs, and delete its service if there is one."""
+        state = self.state(deadline=deadline)
+        if state is ServiceState.ABSENT:
+            return
+        if state is not ServiceState.STOPPED:
+            self.stop(deadline=deadline)
+        self._sc("delete", deadline=deadline)
+        self._reach(ServiceState.ABSENT, self._query(deadline=deadline), deadline=deadline)
+
+    def configure(
+        self, *, interfaces: Literal["both", "processor", "memory"], synchronous: bool, deadline: Deadline
+    ) -> None:
+        """Choose what the driver registers for and where it logs, as of its next start."""
+        # One import instead of one "reg add" per value: starting a program is slow in an emulated guest.
+        text = "\r\n".join(
+            [
+                "Windows Registry Editor Version 5.00",
+                "",
+                rf"[HKEY_LOCAL_MACHINE\SYSTEM\CurrentControlSet\Services\{self._service}\Parameters]",
+                f'"Interfaces"=dword:{_INTERFACES[interfaces]:08x}',
+                f'"Synchronous"=dword:{int(synchronous):08x}',
+                '"LogPath"="' + rf"\??\{self._log}".replace("\\", r"\\") + '"',
+                "",
+                "",
+            ]
+        )
+        path = ntpath.join(self._directory, f"{self._service}.reg")
+        self._ssh.write_file(path, text.encode("utf-16"), deadline=deadline)
+        self._ssh.run(["reg.exe", "import", path], deadline=deadline).check()
+
+    def start(self, *, deadline: Deadline) -> None:
+        """Load the driver; its DriverEntry has succeeded when this returns."""
+        self._reach(ServiceState.RUNNING, self._sc("start", deadline=deadline), deadline=deadline)
+
+    def stop(self, *, deadline: Deadline) -> None:
+        """Unload the driver; its DriverUnload has returned when this does."""
+        self._reach(ServiceState.STOPPED, self._sc("stop", deadline=deadline), deadline=deadline)
+
+    def _reach(self, wanted: ServiceState, now: _Status, *, deadline: Deadline) -> None:
+        while now.state is not wanted:
+            # What has to happen first was asked for and accepted; only a driver that was to start can have
+            # come to another end.
+            if wanted is ServiceState.RUNNING and now.state is not ServiceState.PENDING:
+                raise GuestCommandError(
+                    f"the driver {self._service} is {now.state}, not {wanted}: {_reason(now.error)}"
+                )
+            deadline.check(f"the driver {self._service} becoming {wanted} (it is {now.state})")
+            threading.Event().wait(deadline.sooner(_PAUSE_S).remaining_s())
+            now = self._query(deadline=deadline)
+
+    def _query(self, *, deadline: Deadline) -> _Status:
+        result = self._run("query", deadline=deadline)
+        if _error_code(result) in (_NO_SUCH_SERVICE, _UNNAMED):
+            return _Status(ServiceState.ABSENT, _NO_SUCH_SERVICE)
+        return self._status(result.check())
+
+    def _sc(self, verb: str, *words: str, deadline: Deadline) -> _Status:
+        """Run sc.exe and return the state that it prints when it starts or stops a service."""
+        result = self._run(verb, *words, deadline=deadline)
+        if result.exit_status == 0:
+            return self._status(result)
+        reason = _reason(_error_code(result))
+        raise GuestCommandError(f"sc.exe {verb} {self._service} failed in the guest: {reason}")
+
+    def _run(self, verb: str, *words: str, deadline: Deadline) -> CommandResult:
+        return self._ssh.run(["sc.exe", verb, self._service, *words], deadline=deadline)
+
+    @staticmethod
+    def _status(result: CommandResult) -> _Status:
+        found = _STATE.search(result.text)
+        error = _EXIT_CODE.search(result.text)
+        name = found[1].lower() if found is not None else ""
+        state = ServiceState(name) if name in ("stopped", "running") else ServiceState.PENDING
+        return _Status(state, int(error[1]) if error is not None else 0)
+
+
+def _error_code(result: CommandResult) -> int:
+    """Return the Win32 error that made sc.exe fail; 0 when it did not.
+
+    On Windows it is the exit status. Wine's sc.exe always ends with 1 and names the error only in its log.
+    """
+    if result.exit_status != 1:
+        return result.exit_status
+    named = _WINE_ERROR.search(result.stderr.decode(errors="replace"))
+    return int(named[1]) if named is not None else _UNNAMED
+
+
+def _reason(code: int) -> str:
+    if code == _UNNAMED:
+        return "the guest gave no reason"
+    return f"{_REASONS[code]} (error {code})" if code in _REASONS else f"error {code}"
