@@ -121,12 +121,12 @@ def _remembered(qemu: str, kernel: Path | None, folder: Path) -> Accelerator:
 
 
 def _try_kvm(qemu: str, kernel: Path | None) -> Accelerator:
-    problem = run_boot_sector("kvm", "host", qemu=qemu)
+    problem = run_boot_sector("kvm", "host", qemu=qemu, within_s=BOOT_SECTOR_WITHIN_S)
     if problem is not None:
         return Accelerator("tcg", f"{KVM_DEVICE} opens, but a boot sector did not run: {problem}")
     if kernel is None:
         return Accelerator("kvm", "a boot sector ran; only that was tried, no operating system")
-    problem = run_kernel("kvm", "host", kernel=kernel, qemu=qemu)
+    problem = run_kernel("kvm", "host", kernel=kernel, qemu=qemu, within_s=KERNEL_WITHIN_S)
     if problem is not None:
         return Accelerator("tcg", f"{KVM_DEVICE} opens and a boot sector ran, but not a kernel: {problem}")
     return Accelerator("kvm", f"a boot sector and the kernel {kernel.name} ran")

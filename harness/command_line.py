@@ -63,8 +63,11 @@ class VmConfig:
     extra: tuple[str, ...] = ()  #: more arguments, last on the command line
 
 
-def command_line(config: VmConfig, *, folder: Path, qmp_fd: int) -> list[str]:
-    """Return QEMU's command line for a VM that logs to the folder and is controlled over a passed socket."""
+def command_line(config: VmConfig, *, folder: Path, qmp_fd: int, overlay_fd: int | None = None) -> list[str]:
+    """Return QEMU's command line for a VM that logs to the folder and is controlled over a passed socket.
+
+    A disk with ``snapshot`` needs its overlay passed as well (:mod:`harness.overlay`).
+    """
     # fmt: off
     return [
         config.qemu,
@@ -84,7 +87,7 @@ def command_line(config: VmConfig, *, folder: Path, qmp_fd: int) -> list[str]:
         "-chardev", f"file,id=serial,path={_escaped(folder / 'serial.log')}",
         "-serial", "chardev:serial",
         *_network(config),
-        *_disk(config),
+        *_disk(config, overlay_fd),
         *_boot(config),
         # No -no-reboot: a guest that restarts by itself is a finding about the driver, told by its boot id;
         # ending QEMU would make it look like a broken bench.
@@ -123,18 +126,19 @@ def _network(config: VmConfig) -> list[str]:
     ]  # fmt: skip
 
 
-def _disk(config: VmConfig) -> list[str]:
+def _disk(config: VmConfig, overlay_fd: int | None) -> list[str]:
     disk = config.disk
     if disk is None:
         return []
-    snapshot = "on" if disk.snapshot else "off"
-    # Flushes of a disk that dies with QEMU protect nothing and cost most of a boot.
-    cache = "unsafe" if disk.snapshot else "writeback"
-    path = _escaped(disk.path)
-    return [
-        "-drive", f"if=none,id=disk0,file={path},format={disk.format},snapshot={snapshot},cache={cache}",
-        "-device", f"{config.disk_device},id=hd0,drive=disk0",
-    ]  # fmt: skip
+    device = ["-device", f"{config.disk_device},id=hd0,drive=disk0"]
+    if not disk.snapshot:
+        drive = f"if=none,id=disk0,file={_escaped(disk.path)},format={disk.format}"
+        return ["-drive", drive, *device]
+    if overlay_fd is None:
+        raise ValueError("a disk with snapshot needs an overlay")
+    # cache=unsafe: flushes of a disk that dies with QEMU protect nothing and cost most of a boot.
+    overlay = f"file=/proc/self/fd/{overlay_fd},format=qcow2,cache=unsafe"
+    return ["-drive", f"if=none,id=disk0,{overlay}", *device]
 
 
 def _boot(config: VmConfig) -> list[str]:

@@ -68,7 +68,7 @@ class QemuProcess:
                     stdout=output,
                     stderr=output,
                     pass_fds=pass_fds,
-                    # QEMU makes the overlay of snapshot=on here and unlinks it at once.
+                    # Should QEMU need a temporary file, it belongs to the run.
                     env={**os.environ, "TMPDIR": os.fspath(folder.absolute())},
                     # Ctrl-C is for the harness, which then ends QEMU in order.
                     start_new_session=True,

@@ -11,7 +11,7 @@ import re
 import socket
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from harness.errors import (
 )
 from harness.evidence import OspmStatus, PluggedDevice, VmState
 from harness.hotplug_answers import VcpuSlot, read_ospm_status, read_vcpu_slots
+from harness.overlay import nameless_overlay
 from harness.qemu_process import QemuProcess
 from harness.qmp import Listener, QmpSession
 
@@ -73,14 +74,16 @@ class Vm:
 
         :raise VmError: if QEMU does not start, with what it printed.
         :raise HostError: if QEMU is not installed.
+        :raise ImageError: if the disk cannot be read.
         """
         ours, theirs = socket.socketpair()
         with ExitStack() as stack:
             try:
-                with theirs:
-                    argv = command_line(config, folder=folder, qmp_fd=theirs.fileno())
-                    starting = QemuProcess.start(argv, folder=folder, pass_fds=[theirs.fileno()])
-                    process = stack.enter_context(starting)
+                with theirs, _overlay(config, folder, deadline) as overlay_fd:
+                    qmp_fd = theirs.fileno()
+                    argv = command_line(config, folder=folder, qmp_fd=qmp_fd, overlay_fd=overlay_fd)
+                    pass_fds = [qmp_fd, *([overlay_fd] if overlay_fd is not None else [])]
+                    process = stack.enter_context(QemuProcess.start(argv, folder=folder, pass_fds=pass_fds))
             except BaseException:
                 ours.close()
                 raise
@@ -234,3 +237,10 @@ class Vm:
         except DeadlineExpiredError as err:
             logger.warning("QEMU %s does not quit: %s", self.pid, err)
         self._process.wait(deadline)
+
+
+def _overlay(config: VmConfig, folder: Path, deadline: Deadline) -> AbstractContextManager[int | None]:
+    disk = config.disk
+    if disk is None or not disk.snapshot:
+        return nullcontext()
+    return nameless_overlay(disk.path, disk.format, folder=folder, deadline=deadline)

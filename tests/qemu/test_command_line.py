@@ -42,16 +42,15 @@ def test_the_shape_is_said_in_full() -> None:
     assert "slots" not in value_of(built(shape=small_shape(slots=0, max_memory="64 MiB")), "-m")
 
 
-@pytest.mark.parametrize(
-    ("disk", "words"),
-    [
-        (Disk(path=Path("/a,b.raw"), format="raw"), ["file=/a,,b.raw", "format=raw", "snapshot=on"]),
-        (Disk(path=Path("/o.qcow2"), snapshot=False), ["file=/o.qcow2", "format=qcow2", "snapshot=off"]),
-    ],
-)
-def test_disks(disk: Disk, words: list[str]) -> None:
-    drive = value_of(built(disk=disk), "-drive") + ","
-    assert [word for word in words if f"{word}," not in drive] == []
+def test_a_disk_is_either_written_itself_or_under_a_passed_overlay() -> None:
+    written = built(disk=Disk(path=Path("/a,b.raw"), format="raw", snapshot=False))
+    assert value_of(written, "-drive") == "if=none,id=disk0,file=/a,,b.raw,format=raw"
+    config = bare_config(disk=Disk(path=Path("/base.raw"), format="raw"))
+    covered = command_line(config, folder=Path("/logs"), qmp_fd=7, overlay_fd=8)
+    assert "file=/proc/self/fd/8,format=qcow2" in value_of(covered, "-drive")
+    assert not any("/base.raw" in argument for argument in covered)
+    with pytest.raises(ValueError, match="needs an overlay"):
+        command_line(config, folder=Path("/logs"), qmp_fd=7)
 
 
 @pytest.mark.parametrize("share", [True, False])

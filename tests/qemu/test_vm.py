@@ -19,6 +19,7 @@ from harness.deadline import Deadline
 from harness.errors import (
     DeadlineExpiredError,
     HostError,
+    ImageError,
     QmpCommandError,
     VmError,
     VmExitedError,
@@ -213,13 +214,21 @@ def test_an_orderly_end_says_who_asked_for_it(launch: Launch) -> None:
         ({"extra": ("-nosuch",)}, "-nosuch: invalid option"),
         ({"cpu_model": "nosuch"}, "unable to find CPU model 'nosuch'"),
         ({"shape": small_shape(slots=256, max_vcpus=300)}, "max CPUs supported by machine"),
-        ({"disk": Disk(path=Path("/nonexistent/disk.qcow2"))}, "No such file or directory"),
+        ({"disk": Disk(path=Path("/nonexistent/disk"), snapshot=False)}, "No such file or directory"),
     ],
 )
 def test_a_vm_that_does_not_start_quotes_qemu(launch: Launch, changes, words: str) -> None:
     with pytest.raises(VmError, match=r"QEMU did not start; QEMU ended with exit status 1") as error:
         launch(**changes)
     assert words in str(error.value)
+
+
+def test_a_disk_that_cannot_be_read_is_the_images_fault(launch: Launch, tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match=r"disk\.qcow2 is no usable qcow2 image: .*No such file"):
+        launch(disk=Disk(path=tmp_path / "disk.qcow2"))
+    (tmp_path / "disk.qcow2").write_text("no image")
+    with pytest.raises(ImageError, match=r"is no usable qcow2 image: .*not in qcow2 format"):
+        launch(disk=Disk(path=tmp_path / "disk.qcow2"))
 
 
 def test_a_missing_qemu_is_the_hosts_fault(launch: Launch) -> None:
@@ -253,7 +262,7 @@ def test_the_folder_holds_logs_and_nothing_else(tmp_path: Path, deadline: Deadli
     content = base.read_bytes()
     with Vm.launch(bare_config(disk=Disk(path=base)), folder=folder, deadline=deadline) as vm:
         open_files = [os.fspath(link.readlink()) for link in Path(f"/proc/{vm.pid}/fd").iterdir()]
-        overlays = [name for name in open_files if name.startswith(str(folder)) and "(deleted)" in name]
+        overlays = {name for name in open_files if name.startswith(str(folder)) and "(deleted)" in name}
         assert len(overlays) == 1, "the overlay has no name while it is in use"
         assert names(folder) == LOGS
         vm.execute("human-monitor-command", {"command-line": 'qemu-io hd0 "write 0 64k"'})

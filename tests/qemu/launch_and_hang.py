@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: MIT
+"""A harness to kill: launches a VM, says QEMU's process id, and waits for its own end."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from pathlib import Path
+
+from bare_vm import bare_config
+
+from harness.command_line import Disk
+from harness.deadline import Deadline
+from harness.vm import Vm
+
+
+def main(folder: Path, disk: Path) -> None:
+    with Vm.launch(bare_config(disk=Disk(path=disk)), folder=folder, deadline=Deadline.after(30)) as vm:
+        sys.stdout.write(f"{vm.pid}\n")
+        sys.stdout.flush()
+        threading.Event().wait(60)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
