@@ -21,6 +21,7 @@ class Finding:
     message: str
     at: KeyPath
     about_key: bool = False  #: the key is what is wrong, not its value
+    about_absence: bool = False  #: a key is missing
 
 
 def explain(model: type[BaseModel], details: ErrorDetails) -> Finding:
@@ -38,7 +39,7 @@ def explain(model: type[BaseModel], details: ErrorDetails) -> Finding:
             allowed = f"allowed: {', '.join(keys)}{did_you_mean(key, keys)}"
             return Finding(f"unknown key '{key}'; {allowed}", at, about_key=True)
         case "missing":
-            return Finding(f"the key '{key}' is missing", at[:-1])
+            return Finding(f"the key '{key}' is missing", at[:-1], about_absence=True)
         case "model_type" | "dict_type":
             keys = _keys(model, at)
             with_keys = f" with the keys {', '.join(keys)}" if keys else ""

@@ -35,8 +35,11 @@ class Source(Generic[LoadError]):
         return self._located(message, self.document.place_of_value(at))
 
     def first_error(self, findings: list[Finding]) -> LoadError:
-        """Return the finding that comes first in the file, as an error that tells how many follow."""
-        first = min(findings, key=self._place)
+        """Return the finding that comes first in the file, as an error that counts the others.
+
+        A missing key comes last: when it is merely misspelt, the unknown key that is there says so.
+        """
+        first = min(findings, key=lambda finding: (finding.about_absence, self._place(finding)))
         others = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
         return self._located(first.message + others, self._place(first))
 

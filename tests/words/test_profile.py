@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: MIT
+"""Guest profiles: the reference guest's, a user's own, and plans that ask a guest for too much."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from harness.errors import PlanError, ProfileError, UsageError
+from harness.plan import load_plan
+from harness.profile import (
+    check_plan_fits,
+    find_profile,
+    load_profile,
+    profile_of,
+    required_witnesses,
+)
+from harness.units import MIB
+
+GUESTS = Path(__file__).parents[2] / "testplans" / "guests"
+
+MINE = """\
+system: windows
+image: {disk: images/mine.qcow2}
+network_device: e1000e
+disk_device: ide-hd
+ssh: {user: Administrator, shell: cmd}
+driver: {directory: 'C:\\hil'}
+driver_log: 'C:\\ProgramData\\hpnotify\\hpnotify.log'
+probe: hpprobe.exe
+links: {processor: '.*97fadb10.*', memory: '.*3fd0f03d.*'}
+limits: {max_vcpus: 8, slots: 4, dimm_multiple: 128 MiB}
+"""
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_the_reference_profile_requires_every_witness() -> None:
+    profile = find_profile("reference", GUESTS)
+    assert profile.name == "reference"
+    assert profile.system == "linux-wine"
+    assert profile.require == ("vm", "ospm", "guest", "driver")
+    assert (profile.image.build, profile.disk_path) == ("reference", None)
+    assert profile.limits.dimm_multiple_bytes == 128 * MIB
+    assert profile.deadlines.settle_s == 1.0
+
+
+@pytest.mark.parametrize(
+    ("class_", "link"),
+    [
+        ("processor", r"\??\ACPI#GenuineIntel_-_Intel64_Family_6_Model_6_-_QEMU_Virtual_CPU#_2"
+         r"#{97fadb10-4e33-40ae-359c-8bef029dbdd0}"),
+        ("processor", r"\??\ACPI#AuthenticAMD_-_AMD64_Family_25#1#{97FADB10-4E33-40AE-359C-8BEF029DBDD0}"),
+        ("memory", r"\??\ACPI#PNP0C80#3#{3fd0f03d-92e0-45fb-b75c-5ed8ffb01021}"),
+    ],
+)  # fmt: skip
+def test_the_reference_profile_knows_its_own_links_apart(class_: str, link: str) -> None:
+    links = find_profile("reference", GUESTS).links
+    patterns = {"processor": links.processor, "memory": links.memory}
+    for name, pattern in patterns.items():
+        assert bool(re.fullmatch(pattern, link, re.IGNORECASE)) is (name == class_)
+        assert not re.fullmatch(pattern, link + "~", re.IGNORECASE)
+
+
+def test_a_users_profile_gets_defaults_and_a_disk_beside_it(tmp_path: Path) -> None:
+    profile = load_profile(write(tmp_path / "mine.yaml", MINE))
+    assert profile.disk_path == tmp_path / "images" / "mine.qcow2"
+    assert (profile.machine, profile.firmware, profile.cpu_model.tcg) == ("q35", "seabios", "max")
+    assert (profile.driver.service, profile.driver.load_order_group) == ("hpnotify", None)
+
+
+@pytest.mark.parametrize(
+    ("line", "instead", "error"),
+    [
+        ("probe:", "#", "1:1: the key 'probe' is missing"),
+        ("shell: cmd", "shel: cmd", "5:28: unknown key 'shel'; allowed: user, shell (did you mean 'shell'?) "
+         "(and 1 more)"),
+        ("{disk: images/mine.qcow2}", "{}", "2:8: image: allowed: one of build: reference and disk: <path>"),
+        ("system: windows", "system: window", "1:9: system: 'window' is not known; "
+         "allowed: windows, linux-wine (did you mean 'windows'?)"),
+        ("'.*97fadb10.*'", "'(['", "9:20: processor: not a regular expression: unterminated character set at "
+         "position 1"),
+        ("shell: cmd", "shell: bash", "5:35: shell: 'bash' is not known; allowed: posix, cmd"),
+        ("slots: 4", "slots: 257", "10:31: slots: 257 is too large; allowed: at most 256"),
+    ],
+)  # fmt: skip
+def test_a_bad_profile_is_told_where(tmp_path: Path, line: str, instead: str, error: str) -> None:
+    path = write(tmp_path / "mine.yaml", MINE.replace(line, instead))
+    with pytest.raises(ProfileError) as caught:
+        load_profile(path)
+    assert str(caught.value) == f"{path}:{error}"
+
+
+def test_an_unknown_guest_names_the_known_ones() -> None:
+    with pytest.raises(
+        UsageError, match=r"^unknown guest 'refrence'; known: .*\(did you mean 'reference'\?\)$"
+    ):
+        find_profile("refrence", GUESTS)
+
+
+def test_a_guest_is_a_name_and_not_a_path() -> None:
+    with pytest.raises(UsageError, match="unknown guest"):
+        find_profile("../guests/reference", GUESTS)
+
+
+def test_a_plan_for_an_unknown_guest_is_told_where(tmp_path: Path) -> None:
+    plan = load_plan(
+        write(tmp_path / "p.yaml", "steps: [{driver: stop, expect: {driver: []}}]\nguest: windwos\n")
+    )
+    write(tmp_path / "windows.yaml", MINE)
+    with pytest.raises(
+        PlanError, match=r"p\.yaml:2:8: unknown guest 'windwos'; known: p, windows \(did you mean"
+    ):
+        profile_of(plan, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("vm: {max_vcpus: 9}\nsteps: [{plug: {vcpus: 1}, expect: {driver: []}}]",
+         "1:17: max_vcpus: 9; the guest mine allows up to 8"),
+        ("vm: {slots: 5}\nsteps: [{plug: {vcpus: 1}, expect: {driver: []}}]",
+         "1:13: slots: 5; the guest mine allows up to 4"),
+        ("steps: [{plug: {dimms: [128 MiB, 2 MiB]}, expect: {driver: []}}]",
+         "1:34: DIMM of 2 MiB; the guest mine allows multiples of 128 MiB"),
+    ],
+)  # fmt: skip
+def test_a_plan_that_asks_too_much_of_its_guest_is_told_where(tmp_path: Path, text: str, error: str) -> None:
+    profile = load_profile(write(tmp_path / "mine.yaml", MINE))
+    path = write(tmp_path / "p.yaml", text)
+    with pytest.raises(PlanError) as caught:
+        check_plan_fits(load_plan(path), profile)
+    assert str(caught.value) == f"{path}:{error}"
+
+
+def test_the_default_plans_fit_their_guest() -> None:
+    plans = [load_plan(path) for path in GUESTS.parent.glob("*.yaml")]
+    assert plans
+    assert {profile_of(plan, GUESTS).name for plan in plans} == {"reference"}
+
+
+def test_a_plans_witnesses_win_over_the_profiles(tmp_path: Path) -> None:
+    profile = load_profile(write(tmp_path / "mine.yaml", MINE + "require: [driver, guest, vm]\n"))
+    step = "steps: [{driver: stop, expect: {driver: []}}]\n"
+    assert required_witnesses(load_plan(write(tmp_path / "a.yaml", step)), profile) == (
+        "vm",
+        "guest",
+        "driver",
+    )
+    plan = load_plan(write(tmp_path / "b.yaml", step + "require: [driver, ospm]\n"))
+    assert required_witnesses(plan, profile) == ("ospm", "driver")
