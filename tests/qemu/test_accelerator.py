@@ -102,10 +102,8 @@ def test_a_kernel_must_speak_and_end(tmp_path: Path) -> None:
 def test_auto_takes_kvm_only_if_it_runs_a_guest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, with_kernel: bool, name: str, words: str
 ) -> None:
-    monkeypatch.setattr(
-        run_boot_sector, "__kwdefaults__", {**run_boot_sector.__kwdefaults__, "within_s": 2.0}
-    )
-    monkeypatch.setattr(run_kernel, "__kwdefaults__", {**run_kernel.__kwdefaults__, "within_s": 2.0})
+    monkeypatch.setattr(accelerator, "BOOT_SECTOR_WITHIN_S", 1.0 if how == HANGS else 30.0)
+    monkeypatch.setattr(accelerator, "KERNEL_WITHIN_S", 1.0 if how == HANGS_WITH_A_KERNEL else 30.0)
     qemu = fake_kvm(tmp_path, how)
     kernel = tiny_kernel(tmp_path, PRINT + RESET + HALT) if with_kernel else None
     found = choose_accelerator("auto", qemu=qemu, cache_dir=tmp_path / "cache", kernel=kernel)
