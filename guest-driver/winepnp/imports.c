@@ -39,19 +39,38 @@ static NTSTATUS WpWriteImport(ULONG_PTR *slot, PVOID routine)
     return status;
 }
 
+// PASSIVE_LEVEL, the loading thread. What the import is when nothing fails. Wine keeps the image of a driver that
+// failed to load, so the slot may still be the failure of the last time.
+static PVOID WpUnfailed(PCSTR name, ULONG_PTR slot)
+{
+    PVOID routine = WpFindRoutine(name);
+    if (routine == NULL && slot == (ULONG_PTR)WpFailedImport)
+    {
+        ANSI_STRING narrow;
+        UNICODE_STRING wide;
+        RtlInitAnsiString(&narrow, name);
+        if (NT_SUCCESS(RtlAnsiStringToUnicodeString(&wide, &narrow, TRUE)))
+        {
+            routine = MmGetSystemRoutineAddress(&wide);
+            RtlFreeUnicodeString(&wide);
+        }
+    }
+    return routine != NULL ? routine : (PVOID)slot;
+}
+
 // PASSIVE_LEVEL, the loading thread.
 static VOID WpPatchImport(PCSTR name, ULONG_PTR *slot, const WINEPNP_FAIL *fail)
 {
-    PVOID routine = WpFindRoutine(name);
+    PVOID routine = WpUnfailed(name, *slot);
     if (fail->Import[0] != '\0' && strcmp(fail->Import, name) == 0)
     {
-        WpFailedOriginal = routine != NULL ? routine : (PVOID)*slot;
+        WpFailedOriginal = routine;
         WpFailedValue = fail->Value;
         WpFailedPasses = fail->Passes;
         routine = WpFailedImport;
         g_imports.FailedCount += 1;
     }
-    if (routine != NULL && !NT_SUCCESS(WpWriteImport(slot, routine)))
+    if (routine != (PVOID)*slot && !NT_SUCCESS(WpWriteImport(slot, routine)))
     {
         DbgPrint("winepnp: the import %s cannot be replaced\n", name);
     }

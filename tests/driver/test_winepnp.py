@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The PnP manager for Wine does what Windows documents, for a driver that is right and for one that is wrong."""
+"""The PnP manager for Wine does what Windows documents, be the driver that uses it right or wrong."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ REFUSE = 0x080
 BY_NAME = 0x100
 MISUSE = 0x200
 FAIL = 0x400
+FAIL_ENTRY = 0x800
 
 
 class PnpTest:
@@ -56,20 +57,29 @@ class PnpTest:
         ]
 
 
-@pytest.fixture
-def install(wine: Wine, build_dir: Path, pnp: PnpFeed) -> Iterator[Callable[..., PnpTest]]:
-    installed = []
+@pytest.fixture(scope="module")
+def drivers(wine: Wine, build_dir: Path) -> Iterator[dict[str, InstalledDriver]]:
+    images = ("pnptest", "pnptest-readonly")
+    drivers = {image: wine.install_driver(build_dir / f"{image}.sys", image) for image in images}
+    yield drivers
+    for driver in drivers.values():
+        driver.uninstall()
 
-    def install(behaviour: int = 0, *, image: str = "pnptest.sys") -> PnpTest:
-        driver = wine.install_driver(build_dir / image, "pnptest", Behaviour=behaviour)
-        installed.append(driver)
-        return PnpTest(wine, driver)
+
+@pytest.fixture
+def install(
+    wine: Wine, drivers: dict[str, InstalledDriver], pnp: PnpFeed
+) -> Iterator[Callable[..., PnpTest]]:
+    used = []
+
+    def install(behaviour: int = 0, *, image: str = "pnptest") -> PnpTest:
+        used.append(drivers[image])
+        drivers[image].set_parameters(Behaviour=behaviour)
+        return PnpTest(wine, drivers[image])
 
     yield install
-    for driver in installed:
-        if driver.state() == "RUNNING":
-            driver.stop()
-        driver.uninstall()
+    for driver in used:
+        driver.stop()
     for interface, link in (("memory", DIMM), ("processor", VCPU)):
         pnp.request(f"remove {interface} {link}")
 
@@ -213,7 +223,7 @@ def test_wrong_arguments_are_refused(install: Callable[..., PnpTest]) -> None:
     assert [line for line in test.lines() if line.startswith("misuse")] == ["misuse 0xc000000d"] * 6
 
 
-@pytest.mark.parametrize("image", ["pnptest.sys", "pnptest-readonly.sys"])
+@pytest.mark.parametrize("image", ["pnptest", "pnptest-readonly"])
 @pytest.mark.parametrize("behaviour", [0, BY_NAME], ids=["imported", "by-name"])
 def test_the_api_is_found_imported_and_by_name(
     install: Callable[..., PnpTest], pnp: PnpFeed, image: str, behaviour: int
@@ -299,6 +309,16 @@ def test_any_import_can_fail(install: Callable[..., PnpTest], pnp: PnpFeed) -> N
     test.start()
     assert test.lines() == []
     assert pnp.state()["registrations"] == 3
+
+
+def test_an_import_is_whole_again_after_a_failed_load(install: Callable[..., PnpTest], pnp: PnpFeed) -> None:
+    test = install(FAIL_ENTRY)
+    pnp.ok("fail ZwCreateFile 0xc0000022")
+    assert not test.driver.start()
+    assert test.lines() == []
+    test.driver.set_parameters(Behaviour=0)
+    test.start()
+    assert test.lines()[-1] == "C registered 0x00000000"
 
 
 def test_a_failure_taken_back_does_not_happen(install: Callable[..., PnpTest], pnp: PnpFeed) -> None:

@@ -108,16 +108,16 @@ class InstalledDriver:
 
     def stop(self) -> bool:
         """Ask for its unload and return whether the service is stopped then."""
-        self.wine.sc("stop", self.name)
-        return self.state() == "STOPPED"
+        answer = self.wine.sc("stop", self.name)
+        return (_state(answer.stdout) or self.state()) == "STOPPED"
 
     def state(self) -> str:
         """Return the service's state, such as ``RUNNING`` or ``STOPPED``."""
         answer = self.wine.sc("query", self.name)
-        found = re.search(r"STATE\s+: \d+\s+(\w+)", answer.stdout)
-        if found is None:
+        state = _state(answer.stdout)
+        if state is None:
             raise WineError(f"sc query {self.name} says {answer.stdout!r}")
-        return found[1]
+        return state
 
     def set_parameters(self, **parameters: int | str) -> None:
         """Write values below the service's Parameters key; they count from the next start on."""
@@ -129,6 +129,11 @@ class InstalledDriver:
     def uninstall(self) -> None:
         """Delete the service and its parameters."""
         self.wine.sc("delete", self.name)
+
+
+def _state(answer: str) -> str | None:
+    found = re.search(r"STATE\s+: \d+\s+(\w+)", answer)
+    return found[1] if found else None
 
 
 class Wine:

@@ -147,6 +147,10 @@ NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT driverObject, PUNICODE_STRING registry
     PtFillApi(&g_test.Api, (g_test.Behaviour & PT_BY_NAME) != 0);
     driverObject->DriverUnload = PtUnload;
     PtLogFigures();
+    if ((g_test.Behaviour & PT_FAIL_ENTRY) != 0)
+    {
+        return STATUS_UNSUCCESSFUL;
+    }
     if ((g_test.Behaviour & PT_MISUSE) != 0)
     {
         PtMisuse(driverObject);

@@ -18,6 +18,7 @@ enum
     PT_BY_NAME = 0x100,             // look the routines up instead of importing them
     PT_MISUSE = 0x200,              // register with wrong arguments first
     PT_FAIL = 0x400,                // the callback returns a failure
+    PT_FAIL_ENTRY = 0x800,          // DriverEntry does
 };
 
 enum
