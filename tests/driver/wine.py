@@ -177,6 +177,16 @@ class Wine:
         shutil.rmtree(self._prefix)  # 700 MB
 
     @property
+    def environment(self) -> dict[str, str]:
+        """What a program that runs Wine itself needs to find this one."""
+        return self._environment | {"WINEDEBUG": "-all"}
+
+    @property
+    def feed_command(self) -> tuple[str, ...]:
+        """The command that runs pnpfeed.exe."""
+        return (WINE, str(self._pnp_feed))
+
+    @property
     def drive_c(self) -> Path:
         """Where drive C lies on the host."""
         return self._prefix / "drive_c"
@@ -252,8 +262,8 @@ class Wine:
     def start_feed(self) -> PnpFeed:
         """Start one more pnpfeed.exe, which is the caller's to close."""
         process = subprocess.Popen(
-            [*DIE_WITH_PARENT, WINE, str(self._pnp_feed)],
-            env=self._environment | {"WINEDEBUG": "-all"},
+            [*DIE_WITH_PARENT, *self.feed_command],
+            env=self.environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
