@@ -83,7 +83,7 @@ class DriverService:
         return self._query(deadline=deadline).state
 
     def install(self, image: bytes, *, deadline: Deadline) -> None:
-        """Put the ``.sys`` into the guest and create its service, in place of an older one; it is not started.
+        """Put the ``.sys`` into the guest and create its service, in place of an older one, not started.
 
         The folder of the driver's log is created too, as the driver creates none.
         """

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Proxy, Sshd, free_port, make_keys, start_sshd
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sshd_server import Proxy, Sshd, free_port, make_keys, start_sshd
 
 from harness.deadline import Deadline
 from harness.errors import (
