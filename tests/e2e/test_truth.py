@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: MIT
+"""The harness says *failed* and blames the right layer, or *error* and blames nobody, each for its reason."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from harness.guest import Guest
+from harness.report import LONGEST_FAILURE_LINES, failure_lines
+from harness.verdict import Verdict
+
+from .conftest import background, shell
+
+Run = Callable[..., Verdict]
+
+LOG = "/C:/ProgramData/hpnotify/hpnotify.log"
+MEMORY_GUID = "{3fd0f03d-92e0-45fb-b75c-5ed8ffb01021}"
+PROCESSOR_GUID = "{97fadb10-4e33-40ae-359c-8bef029dbdd0}"
+ARRIVAL_GUID = "{cb3a4004-46f0-11d0-b08f-00609713053f}"
+FIRST_DIMM = rf"\??\ACPI#PNP0C80#0#{MEMORY_GUID}"
+
+ONE_DIMM = """
+within: 3 s
+steps:
+  - plug: {dimms: [128 MiB]}
+    expect: {driver: [memory]}
+"""
+TWO_DIMMS = """
+within: 3 s
+steps:
+  - plug: {dimms: [128 MiB]}
+    repeat: 2
+    expect: {driver: [memory]}
+"""
+
+
+def stop_feed(guest: Guest) -> None:
+    """Keep arrivals from the driver; the kernel takes memory on its own."""
+    shell(guest, "killall -STOP hpfeed")
+
+
+def tell(*requests: str) -> str:
+    """Return the shell command that hands requests to the PnP manager in the place of the feed."""
+    lines = "".join(request.replace("\\", "\\\\") + "\\n" for request in requests)
+    return f"printf '{lines}' | wine64 'C:\\hil\\pnpfeed.exe'"
+
+
+def assert_failed(verdict: Verdict, *, step: int, what: str) -> None:
+    """Check that the plan failed, that the driver is to blame, and that people are told so briefly."""
+    assert verdict.outcome == "failed", failure_lines(verdict)
+    first = verdict.mismatches[0]
+    assert (first.witness, first.step) == ("driver", step), verdict.mismatches
+    assert what in [mismatch.what for mismatch in verdict.mismatches], verdict.mismatches
+    lines = failure_lines(verdict)
+    assert len(lines) <= LONGEST_FAILURE_LINES
+    assert any(line.startswith("blame     driver") for line in lines)
+    assert_evidence(verdict.evidence)
+
+
+def assert_evidence(folder: Path) -> None:
+    """Check that the folder is complete and that what must not be empty is not."""
+    for name in ("plan.yaml", "qemu-command.txt", "qmp.jsonl", "driver.log", "verdict.json"):
+        assert (folder / name).stat().st_size > 0, name
+    for name in ("serial.log", "qemu-stderr.log", "timeline.jsonl"):
+        assert (folder / name).exists(), name
+    assert json.loads((folder / "verdict.json").read_text())["outcome"] in ("failed", "error")
+
+
+@pytest.mark.parametrize(
+    ("expected", "what"), [("[memory, memory]", "1 record too few"), ("[]", "1 record too many")]
+)
+def test_fails_when_the_plan_expects_one_arrival_more_or_fewer(run: Run, expected: str, what: str) -> None:
+    verdict = run(ONE_DIMM.replace("[memory]", expected))
+    assert_failed(verdict, step=1, what=what)
+
+
+def test_fails_when_the_arrival_comes_twice(run: Run) -> None:
+    again = f"deliver {MEMORY_GUID} {ARRIVAL_GUID} {FIRST_DIMM}"
+    verdict = run(TWO_DIMMS, sabotage={2: lambda guest: shell(guest, tell(again))})
+    assert_failed(verdict, step=1, what="the same arrival told again")
+
+
+def test_fails_when_the_arrival_comes_late(run: Run) -> None:
+    def delay(guest: Guest) -> None:
+        stop_feed(guest)
+        background(guest, "sleep 4; killall -CONT hpfeed")
+
+    assert_failed(run(ONE_DIMM, sabotage={1: delay}), step=1, what="a late record")
+
+
+def test_fails_when_the_arrival_has_the_other_class(run: Run) -> None:
+    def mistake(guest: Guest) -> None:
+        stop_feed(guest)
+        other = FIRST_DIMM.replace(MEMORY_GUID, PROCESSOR_GUID)
+        arrived = "while ! grep -q 1[1-9][0-9][0-9][0-9][0-9][0-9] /proc/meminfo; do usleep 50000; done"
+        background(guest, f"{arrived}; {tell(f'deliver {PROCESSOR_GUID} {ARRIVAL_GUID} {other}')}")
+
+    assert_failed(run(ONE_DIMM, sabotage={1: mistake}), step=1, what="other records")
+
+
+def test_fails_when_the_driver_logs_nothing(run: Run) -> None:
+    assert_failed(run(ONE_DIMM, sabotage={1: stop_feed}), step=1, what="the driver logged nothing")
+
+
+def test_fails_when_the_log_has_a_gap(run: Run) -> None:
+    def lose_a_line(guest: Guest) -> None:
+        # The driver goes on writing to the file it opened; what the harness reads lacks one record.
+        shell(guest, f"cp {LOG} {LOG}.copy && mv {LOG} {LOG}.real && mv {LOG}.copy {LOG}")
+        background(guest, f"tail -n 0 -f {LOG}.real | while read -r line; do case $line in seq=3*) ;; "
+                          f'*) echo "$line" >>{LOG};; esac; done')  # fmt: skip
+
+    three = ONE_DIMM.replace("[128 MiB]", "[128 MiB, 128 MiB, 128 MiB]").replace(
+        "[memory]", "[memory, memory, memory]"
+    )
+    assert_failed(run(three, sabotage={1: lose_a_line}), step=1, what="a gap in the log")
+
+
+def test_is_an_error_when_qemu_is_killed(run: Run) -> None:
+    verdict = run(TWO_DIMMS, sabotage={2: lambda guest: os.kill(guest.vm.pid, signal.SIGKILL)})
+    assert verdict.outcome == "error"
+    assert verdict.error is not None
+    assert "SIGKILL" in verdict.error
+    assert_evidence(verdict.evidence)
+    assert "seq=2" in (verdict.evidence / "driver.log").read_text()
+
+
+def test_is_an_error_when_ssh_dies(run: Run) -> None:
+    def cut(guest: Guest) -> None:
+        # The listener starts anew by itself; the harness's own connection does not.
+        background(guest, "killall sshd")
+
+    verdict = run(TWO_DIMMS, sabotage={2: cut})
+    assert verdict.outcome == "error"
+    assert verdict.error is not None
+    assert "127.0.0.1" in verdict.error
+    assert_evidence(verdict.evidence)
+
+
+def test_is_an_error_when_the_log_vanishes(run: Run) -> None:
+    verdict = run(TWO_DIMMS, sabotage={2: lambda guest: shell(guest, f"rm {LOG}")})
+    assert verdict.outcome == "error"
+    assert verdict.error is not None
+    assert "has vanished" in verdict.error
+    assert_evidence(verdict.evidence)
