@@ -150,7 +150,7 @@ def test_gaps_are_inside_one_load_only() -> None:
 u64 = st.integers(min_value=0, max_value=2**64 - 1)
 u32 = st.integers(min_value=0, max_value=2**32 - 1)
 values = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), max_size=40)
-kinds = st.one_of(
+kinds: st.SearchStrategy[tuple[str, dict[str, str]]] = st.one_of(
     st.just(("baseline", {})),
     st.just(("unload", {})),
     st.builds(

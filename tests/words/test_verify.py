@@ -84,6 +84,7 @@ def test_a_vm_that_changes_between_two_steps(run: Run) -> None:
         ([0x80, 0x82], "status 0x80 (insertion still in progress), "
                        "status 0x82 (the device is not supported by the operating system)"),
         ([0x1234], "status 0x1234 (unknown to ACPI 6.5)"),
+        ([1, 0], "status 0x1 (failure without a reason given), status 0x0 (success)"),
     ],
 )  # fmt: skip
 def test_an_answer_of_the_acpi_that_is_no_success(run: Run, statuses: list[int], seen: str) -> None:
