@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -79,7 +79,7 @@ def _keys(model: type[BaseModel], at: KeyPath) -> list[str]:
     return [field.alias or name for name, field in found.model_fields.items()] if found else []
 
 
-def _models_in(annotations: Iterable[Any]) -> Iterable[type[BaseModel]]:
+def _models_in(annotations: Iterable[Any]) -> Iterator[type[BaseModel]]:
     for annotation in annotations:
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             yield annotation
