@@ -61,6 +61,13 @@ class Hpfeed:
             assert self.line().startswith("< ok")
         return found
 
+    def get_ready(self) -> list[str]:
+        """Wait until it watches; return what it asked before."""
+        asked = self.requests(2)
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline() == b"hpfeed: ready\n"
+        return asked
+
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Iterator[AcpiTree]:
@@ -102,8 +109,7 @@ def start(build_dir: Path, tree: AcpiTree) -> Iterator[Callable[..., Hpfeed]]:
 def hpfeed(start: Callable[..., Hpfeed]) -> Hpfeed:
     """One that has told what was there at its start."""
     started = start()
-    assert started.requests(2) == [f"system 1 {BOOT_BYTES} 4", f"existing processor {VCPU.format(0)}"]
-    assert started.process.stdout.readline() == b"hpfeed: ready\n"
+    assert started.get_ready() == [f"system 1 {BOOT_BYTES} 4", f"existing processor {VCPU.format(0)}"]
     return started
 
 
@@ -144,7 +150,7 @@ def test_vcpu_waits_for_linux(tree: AcpiTree, hpfeed: Hpfeed) -> None:
 
 def test_refused_vcpu_stays_offline(tree: AcpiTree, start: Callable[..., Hpfeed]) -> None:
     hpfeed = start(feed=REFUSES_CPU_2)
-    hpfeed.requests(2)
+    hpfeed.get_ready()
     tree.plug_vcpu(2)
     tree.register_cpu(2)
     with closing(tree.online_request(2)) as request:
@@ -274,7 +280,7 @@ def test_whole_chain_up_to_the_driver(
     log = wine.host_path(r"C:\pnptest.log")
     log.unlink(missing_ok=True)
     hpfeed = start(*wine.feed_command, env=wine.environment)
-    hpfeed.requests(2)
+    hpfeed.get_ready()
     assert driver.start()
     bring_in(tree, hpfeed, 1, online="0-1")
     tree.plug_dimm(0, blocks=2)
