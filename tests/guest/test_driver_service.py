@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
+from sshd_server import start_sshd
 from wine_guest import WineGuest
 
 from harness.deadline import Deadline
@@ -15,6 +18,7 @@ from harness.driver_service import DriverService, ServiceState
 from harness.errors import DeadlineExpiredError, GuestCommandError
 from harness.profile import Profile, load_profile
 
+Interfaces = Literal["both", "processor", "memory"]
 PROFILE = Path(__file__).parents[2] / "testplans" / "guests" / "reference.yaml"
 
 
@@ -71,11 +75,11 @@ def test_the_driver_does_as_configured(
     wine_guest: WineGuest,
     profile: Profile,
     image: bytes,
-    interfaces: str,
+    interfaces: Interfaces,
     synchronous: bool,
 ) -> None:
     service.install(image, deadline=soon())
-    service.configure(interfaces=interfaces, synchronous=synchronous, deadline=soon())  # type: ignore[arg-type]
+    service.configure(interfaces=interfaces, synchronous=synchronous, deadline=soon())
     service.start(deadline=soon())
     service.stop(deadline=soon())
     load = DriverLogTail(wine_guest, profile.driver_log).poll(deadline=soon())[0].record
@@ -128,7 +132,53 @@ def test_a_file_that_is_no_driver_does_not_start(service: DriverService) -> None
         service.start(deadline=soon())
 
 
-def test_a_guest_that_takes_too_long(service: DriverService, image: bytes) -> None:
-    service.install(image, deadline=soon())
+# What sc.exe prints on a German Windows where loading takes a while: the driver is there at the third look.
+SLOW_SC = """\
+#!/bin/sh
+case $1 in
+start) state="2  START_PENDING" ;;
+stop) state="3  STOP_PENDING" ;;
+*)
+    echo look >>{folder}/looks
+    if test $(wc -l <{folder}/looks) -lt 3; then state="2  START_PENDING"; else state="{end}"; fi ;;
+esac
+printf '\\r\\nNAME: hpnotify\\r\\n'
+printf '        TYP                : 1  KERNEL_DRIVER\\r\\n        STATUS             : %s\\r\\n' "$state"
+printf '        WIN32_EXIT_CODE    : {error}  (0x0)\\r\\n'
+"""
+
+
+@pytest.fixture
+def slow_windows(tmp_path: Path, profile: Profile) -> Iterator[Callable[..., DriverService]]:
+    """Makes a service whose guest is slow and then ends in a state, with an error."""
+    with contextlib.ExitStack() as stack:
+
+        def make(*, end: str, error: int = 0) -> DriverService:
+            script = tmp_path / "sc.exe"
+            script.write_text(SLOW_SC.format(folder=tmp_path, end=end, error=error))
+            script.chmod(0o755)
+            server = start_sshd(tmp_path, environment={"PATH": f"{tmp_path}:/usr/bin:/bin"})
+            stack.callback(server.end)
+            return DriverService(stack.enter_context(server.connect()), profile)
+
+        yield make
+
+
+def test_a_driver_that_takes_a_while_is_waited_for(slow_windows: Callable[..., DriverService]) -> None:
+    service = slow_windows(end="4  RUNNING")
+    service.start(deadline=soon())
+    assert service.state(deadline=soon()) is ServiceState.RUNNING
+
+
+def test_a_driver_that_ends_up_stopped_was_not_started(slow_windows: Callable[..., DriverService]) -> None:
+    service = slow_windows(end="1  STOPPED", error=577)
+    with pytest.raises(GuestCommandError, match=r"is stopped, not running: its signature .*\(error 577\)"):
+        service.start(deadline=soon())
+
+
+def test_a_driver_that_never_gets_there_ends_with_the_deadline(
+    slow_windows: Callable[..., DriverService],
+) -> None:
+    service = slow_windows(end="3  STOP_PENDING")
     with pytest.raises(DeadlineExpiredError):
-        service.start(deadline=Deadline.after(0.001))
+        service.stop(deadline=Deadline.after(1))

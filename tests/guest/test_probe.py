@@ -95,10 +95,10 @@ def test_a_late_answer_does_not_pass_for_the_next(ssh: SshConnection) -> None:
 
 
 def test_a_probe_that_ends_says_why(ssh: SshConnection) -> None:
+    started = time.monotonic()
     with (
         Probe.start(ssh, ["/no/such/probe"], deadline=soon()) as probe,
         pytest.raises(GuestCommandError, match=r"'/no/such/probe --loop' .*exit status 127"),
     ):
-        started = time.monotonic()
         probe.sample(deadline=soon())
     assert time.monotonic() - started < 5

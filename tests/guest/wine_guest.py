@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A Wine on this host behind a real sshd, answering like a guest: ``sc.exe``, ``reg.exe``, ``hpprobe.exe``."""
+"""A Wine on this host behind a real sshd, answering like a guest."""
 
 from __future__ import annotations
 
