@@ -241,7 +241,9 @@ class Wine:
         windows_path = rf"C:\hil\{name}.sys"
         target = self.host_path(windows_path)
         target.parent.mkdir(exist_ok=True)
-        shutil.copyfile(path, target)
+        # Never in place: an image that Wine has kept mapped would lose its relocations under it.
+        shutil.copyfile(path, target.with_suffix(".new"))
+        target.with_suffix(".new").replace(target)
         words = ["type=", "kernel", "start=", "demand", "binPath=", windows_path, "group=", LOAD_ORDER_GROUP]
         if self.sc("create", name, *words).returncode != 0:
             raise WineError(f"sc create {name} failed")
