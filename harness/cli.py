@@ -75,9 +75,9 @@ def run(
     """
     folder = (results or new_results_folder(Path("results"))).absolute()
     paths = _plan_files(plans or [DEFAULT_PLANS])
-    with _progress() as progress:
-        session = Session(results=folder, accelerator=accelerator, progress=progress)
-        loaded = [session.load(path) for path in paths]
+    session = Session(results=folder, accelerator=accelerator)
+    loaded = [session.load(path) for path in paths]
+    with _progress() as session.progress:
         session.prepare(loaded)
     raise typer.Exit(_run_pytest(paths, folder=folder, accelerator=accelerator))
 
