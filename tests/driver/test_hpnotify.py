@@ -459,17 +459,34 @@ def test_lines_that_cannot_be_written_trouble_nobody(faulty: Hpnotify) -> None:
 # Over and over.
 
 
-def driver_processes(hpnotify: Hpnotify) -> list[int]:
-    """The processes of Wine's kernel that have the log open; the server has what any process has."""
+def driver_process(hpnotify: Hpnotify) -> int:
+    """The process of Wine's kernel, known by the log it has open; the server has what any process has."""
     names = {pid: Path(f"/proc/{pid}/comm").read_text().strip() for pid in hpnotify.log_openers()}
-    return [pid for pid, name in names.items() if name == "winedevice.exe"]
+    [process] = [pid for pid, name in names.items() if name == "winedevice.exe"]
+    return process
+
+
+def count_threads(process: int) -> int:
+    return len(list(Path(f"/proc/{process}/task").iterdir()))
+
+
+def test_failed_starts_leave_no_writer_thread(faulty: Hpnotify) -> None:
+    failures = 5
+    faulty.start()
+    process = driver_process(faulty)
+    threads = count_threads(process)
+    faulty.stop()
+    for _ in range(failures):
+        faulty.pnp.ok(f"fail IoRegisterPlugPlayNotification {STATUS_NO_MEMORY}")
+        assert faulty.start_status() == STATUS_NO_MEMORY
+    assert count_threads(process) < threads + failures - 1
 
 
 def test_loads_and_unloads_a_hundred_times(hpnotify: Hpnotify) -> None:
     hpnotify.run()
     hpnotify.start()
-    [process] = driver_processes(hpnotify)
-    threads = len(list(Path(f"/proc/{process}/task").iterdir()))
+    process = driver_process(hpnotify)
+    threads = count_threads(process)
     descriptors = len(list(Path(f"/proc/{process}/fd").iterdir()))
     hpnotify.stop()
     # One shell of Wine's own: to start a process for each of 200 commands from outside takes twice as long.
@@ -484,8 +501,8 @@ def test_loads_and_unloads_a_hundred_times(hpnotify: Hpnotify) -> None:
     assert words(records) == ["load", "baseline", "unload"] * 102
     assert {(r.active_processors, r.memory_bytes, r.lost) for r in records} == {(1, GIB, 0)}
     hpnotify.start()
-    assert driver_processes(hpnotify) == [process]
-    assert len(list(Path(f"/proc/{process}/task").iterdir())) <= threads + 2
+    assert driver_process(hpnotify) == process
+    assert count_threads(process) <= threads + 2
     assert len(list(Path(f"/proc/{process}/fd").iterdir())) <= descriptors + 2
     hpnotify.stop()
 
