@@ -140,6 +140,9 @@ def _plan_files(paths: list[Path]) -> list[Path]:
 
 @contextmanager
 def _progress() -> Iterator[Progress]:
+    if not errors.is_terminal:
+        yield _say_once()
+        return
     bar = ProgressBar(
         SpinnerColumn(),
         BarColumn(bar_width=24),
@@ -151,6 +154,19 @@ def _progress() -> Iterator[Progress]:
     with bar:
         task = bar.add_task("starting", total=1.0)
         yield lambda what, fraction: bar.update(task, description=what, completed=fraction)
+
+
+def _say_once() -> Progress:
+    """Return progress for a log file: one line when something else begins."""
+    said = ""
+
+    def say(what: str, _fraction: float) -> None:
+        nonlocal said
+        if what != said:
+            said = what
+            errors.print(f"hil: {what}", markup=False)
+
+    return say
 
 
 def _run_pytest(paths: list[Path], *, folder: Path, accelerator: str) -> ExitCode:
