@@ -44,7 +44,7 @@ _CHOICES = {
     "synchronous": ("0", "1"),
     "class": ("processor", "memory", "other"),
     "event": ("arrival", "removal", "other"),
-    "state": ("add_start", "add_complete", "add_failure"),
+    "state": ("add_start", "add_complete", "add_failure", "other"),
 }
 
 _DECIMAL = re.compile(r"0|[1-9][0-9]{0,19}")

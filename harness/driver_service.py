@@ -9,12 +9,14 @@ from __future__ import annotations
 import ntpath
 import re
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
 from harness.deadline import Deadline
-from harness.errors import GuestCommandError
+from harness.errors import DriverRefusedError, GuestCommandError
 from harness.profile import Profile
 from harness.ssh import CommandResult, SshConnection
 
@@ -62,6 +64,14 @@ class ServiceState(StrEnum):
 class _Status:
     state: ServiceState
     error: int
+
+
+@contextmanager
+def _refused() -> Iterator[None]:
+    try:
+        yield
+    except GuestCommandError as err:
+        raise DriverRefusedError(str(err)) from err
 
 
 class DriverService:
@@ -127,12 +137,20 @@ class DriverService:
         self._ssh.run(["reg.exe", "import", path], deadline=deadline).check()
 
     def start(self, *, deadline: Deadline) -> None:
-        """Load the driver; its DriverEntry has succeeded when this returns."""
-        self._reach(ServiceState.RUNNING, self._sc("start", deadline=deadline), deadline=deadline)
+        """Load the driver; its DriverEntry has succeeded when this returns.
+
+        :raise DriverRefusedError: it did not start, with the guest's reason.
+        """
+        with _refused():
+            self._reach(ServiceState.RUNNING, self._sc("start", deadline=deadline), deadline=deadline)
 
     def stop(self, *, deadline: Deadline) -> None:
-        """Unload the driver; its DriverUnload has returned when this does."""
-        self._reach(ServiceState.STOPPED, self._sc("stop", deadline=deadline), deadline=deadline)
+        """Unload the driver; its DriverUnload has returned when this does.
+
+        :raise DriverRefusedError: it did not stop, with the guest's reason.
+        """
+        with _refused():
+            self._reach(ServiceState.STOPPED, self._sc("stop", deadline=deadline), deadline=deadline)
 
     def _reach(self, wanted: ServiceState, now: _Status, *, deadline: Deadline) -> None:
         while now.state is not wanted:

@@ -19,6 +19,7 @@
         ├── GuestError
         │   ├── GuestUnreachableError
         │   └── GuestCommandError
+        │       └── DriverRefusedError  the driver did not start or stop: judged, not an error
         └── DriverLogError      the driver's log vanished, shrank or is not a driver log
 
 A wrong driver is none of these: it is a :class:`harness.verify.Mismatch`.
@@ -38,7 +39,9 @@ class UsageError(HilError):
 class _LocatedError(UsageError):
     """A file does not load; the text starts with ``file:line:column``."""
 
-    def __init__(self, message: str, *, file: str, line: int | None = None, column: int | None = None) -> None:
+    def __init__(
+        self, message: str, *, file: str, line: int | None = None, column: int | None = None
+    ) -> None:
         place = ":".join(str(part) for part in (file, line, column) if part is not None)
         super().__init__(f"{place}: {message}")
         self.file = file
@@ -111,6 +114,13 @@ class GuestUnreachableError(GuestError):
 
 class GuestCommandError(GuestError):
     """A command in the guest ended with an exit status other than expected."""
+
+
+class DriverRefusedError(GuestCommandError):
+    """The driver under test did not start or stop when the guest asked it to.
+
+    A run takes this as evidence about the driver, not as a broken bench.
+    """
 
 
 class DriverLogError(BenchError):

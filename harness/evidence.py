@@ -85,6 +85,7 @@ class StepEvidence:
     guest_before: GuestState
     guest_after: GuestState
     records: tuple[ObservedRecord, ...]
+    refused: str | None = None  #: what the guest said when the driver did not start or stop
 
     def to_json(self) -> dict[str, Any]:
         """Return the evidence as dicts, lists, texts and numbers."""

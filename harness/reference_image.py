@@ -260,7 +260,11 @@ def _make_initrd(folder: Path, tree: Path, *, recipe: dict[str, bytes], deadline
 def _make_disk(disk: Path, tree: Path, *, deadline: Deadline) -> None:
     used_bytes = int(run_tool(["du", "--summarize", "--block-size=1", tree], deadline=deadline).split()[0])
     size_kib = (used_bytes * 11 // 10 + _FREE_BYTES) // 1024
-    pack = [find_tool("mkfs.ext4"), "-q", "-F", "-O", "^has_journal", "-d", tree, disk, f"{size_kib}k"]
+    pack: list[str | Path] = [
+        *(find_tool("mkfs.ext4"), "-q", "-F"),
+        *("-O", "^has_journal"),
+        *("-d", tree, disk, f"{size_kib}k"),
+    ]
     # Inside a user namespace every file of this user is root's, as it must be in the guest.
-    as_root: list[str] = [] if os.geteuid() == 0 else [find_tool("unshare"), "--map-root-user"]
+    as_root = [] if os.geteuid() == 0 else [find_tool("unshare"), "--map-root-user"]
     run_tool([*as_root, *pack], deadline=deadline)

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from harness.deadline import Deadline
-from harness.errors import BenchError, DeadlineExpiredError
+from harness.errors import BenchError, DeadlineExpiredError, DriverRefusedError
 from harness.evidence import ObservedRecord, PluggedDevice, StepEvidence
 from harness.guest import Bench, Guest, blaming_vm
 from harness.guest_clock import GuestClock
@@ -28,7 +28,7 @@ from harness.qmp import Listener
 from harness.report import write_evidence
 from harness.template import open_guest
 from harness.verdict import Outcome, Verdict
-from harness.verify import Mismatch, verify, verify_so_far
+from harness.verify import Mismatch, refused_before_first_step, verify, verify_so_far
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +68,9 @@ def run_plan(
             finally:
                 conduct.keep_log(guest)
         mismatches = conduct.judge()
+        error = None
+    except DriverRefusedError as err:
+        mismatches = (refused_before_first_step(str(err)),)
         error = None
     except BenchError as err:
         error = str(err)
@@ -119,15 +122,22 @@ class _Conduct:
         guest_before = self._sample(guest)
         with guest.vm.listen("ACPI_DEVICE_OST") as ost:
             acted_at_s = time.monotonic()
-            devices = self._act(step, guest)
+            refused: str | None = None
+            devices: tuple[PluggedDevice, ...] = ()
+            try:
+                devices = self._act(step, guest)
+            except DriverRefusedError as err:
+                refused = str(err)
             deadline = Deadline(acted_at_s + step.within_s)
             if "ospm" in self._required:
                 self._await_ospm(ost, devices, deadline)
-            records = self._await_records(step, guest, deadline)
+            expected = 0 if refused else len(step.expect.driver)
+            records = self._await_records(guest, expected, deadline)
             guest_after = self._await_guest(guest, guest_before, devices, deadline)
-            if len(records) < len(step.expect.driver):
+            if len(records) < expected:
                 # Too late is as wrong as never, but not the same defect: look on for as long again.
-                records += self._await_records(step, guest, Deadline.after(step.within_s), known=len(records))
+                missing = expected - len(records)
+                records += self._await_records(guest, missing, Deadline.after(step.within_s))
             elif not step.expect.driver:
                 records += self._watch_records(guest, self._profile.deadlines.settle_s)
             self.steps.append(
@@ -143,6 +153,7 @@ class _Conduct:
                     guest_before=guest_before.state,
                     guest_after=guest_after.state,
                     records=records,
+                    refused=refused,
                 )
             )
 
@@ -196,11 +207,9 @@ class _Conduct:
                 lambda events: wanted <= {ospm_status(event).device_id for event in events}, deadline=deadline
             )
 
-    def _await_records(
-        self, step: Step, guest: Guest, deadline: Deadline, *, known: int = 0
-    ) -> tuple[ObservedRecord, ...]:
+    def _await_records(self, guest: Guest, number: int, deadline: Deadline) -> tuple[ObservedRecord, ...]:
         records = self._poll(guest)
-        while known + len(records) < len(step.expect.driver) and not deadline.expired():
+        while len(records) < number and not deadline.expired():
             _pause()
             records += self._poll(guest)
         return records

@@ -85,6 +85,12 @@ def verify_so_far(
     return by_blame(mismatch for mismatch in found if mismatch.witness in required)
 
 
+def refused_before_first_step(reason: str) -> Mismatch:
+    """Return the mismatch of a driver that could not even be started for the plan."""
+    what = "the driver did not start"
+    return Mismatch(0, "before the first step", "driver", what, "driver start succeeds", reason)
+
+
 def _check_evidence_is_of(plan: Plan, steps: Sequence[StepEvidence]) -> None:
     planned = plan.unrolled()
     if not 1 <= len(steps) <= len(planned):

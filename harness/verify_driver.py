@@ -60,6 +60,10 @@ class DriverJudge:
         self._plugged_bytes += sum(device.size_bytes or 0 for device in evidence.devices)
         for record in _records(evidence.records):
             yield from self._judge_record(about, record, evidence.guest_after)
+        if evidence.refused is not None:
+            yield about.mismatch(
+                f"the driver did not {step.driver}", f"{step.title} succeeds", evidence.refused
+            )
         if step.driver is not None:
             self._runs = step.driver == "start"
         yield from self._judge_words(about, step, evidence)

@@ -148,3 +148,17 @@ def test_is_an_error_when_the_log_vanishes(run: Run) -> None:
     assert verdict.error is not None
     assert "has vanished" in verdict.error
     assert_evidence(verdict.evidence)
+
+
+def test_fails_when_the_driver_does_not_start_again(run: Run) -> None:
+    plan = """
+within: 20 s
+steps:
+  - driver: stop
+    expect: {driver: [unload]}
+  - driver: start
+    expect: {driver: [load, baseline]}
+"""
+    # DriverEntry fails with what ZwCreateFile tells it: the disk is full.
+    verdict = run(plan, sabotage={2: lambda guest: shell(guest, tell("fail ZwCreateFile 0xc000007f"))})
+    assert_failed(verdict, step=2, what="the driver did not start")
