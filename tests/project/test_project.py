@@ -64,9 +64,8 @@ def broken_links(page: Path, text: str) -> list[str]:
             continue
         place, _, heading = target.partition("#")
         path = page.parent / place
-        if place and not path.exists():
-            broken.append(target)
-        elif heading and heading not in _headings(path.read_text() if place else text):
+        there = not place or path.exists()
+        if not there or (heading and heading not in _headings(path.read_text() if place else text)):
             broken.append(target)
     return broken
 
