@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from wine import PnpFeed, Wine, WineError
 
 from harness.guest_binaries import build_guest_binaries
+from tests.driver.wine import PnpFeed, Wine, WineError
 
 LEFT_BEHIND = ("registrations", "synchronous", "interfaces")
 

@@ -10,10 +10,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from wine import SERVICES_KEY, InstalledDriver, PnpFeed
-
 from harness.deadline import Deadline
 from harness.driver_log import LogParser, Record
+from tests.driver.wine import SERVICES_KEY, InstalledDriver, PnpFeed
 
 GIB = 1 << 30
 INTERFACES = {"processor": 1, "memory": 2, "both": 3}

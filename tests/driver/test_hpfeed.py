@@ -13,10 +13,10 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from acpi_tree import BLOCK_BYTES, BOOT_BLOCKS, AcpiTree
-from wine import DIE_WITH_PARENT, PnpFeed, Wine
 
 from harness.deadline import Deadline
+from tests.driver.acpi_tree import BLOCK_BYTES, BOOT_BLOCKS, AcpiTree
+from tests.driver.wine import DIE_WITH_PARENT, PnpFeed, Wine
 
 WITHIN_S = 10.0
 BOOT_BYTES = BOOT_BLOCKS * BLOCK_BYTES

@@ -16,11 +16,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hpnotify_bench import ARRIVAL, CLASS_GUIDS, GIB, INTERFACES, Hpnotify, link, parse, words
-from wine import InstalledDriver, PnpFeed, Wine
 
 from harness.deadline import Deadline
 from harness.driver_log import Record, find_gaps
+from tests.driver.hpnotify_bench import ARRIVAL, CLASS_GUIDS, GIB, INTERFACES, Hpnotify, link, parse, words
+from tests.driver.wine import InstalledDriver, PnpFeed, Wine
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "driver-log.md"
 IMPORTS = Path(__file__).parents[2] / "guest-driver" / "hpnotify" / "imports.txt"

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from wine import Wine
+
+from tests.driver.wine import Wine
 
 KEYS = [
     "format",

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from wine import InstalledDriver, PnpFeed, Wine
+
+from tests.driver.wine import InstalledDriver, PnpFeed, Wine
 
 PROCESSOR = "{97fadb10-4e33-40ae-359c-8bef029dbdd0}"
 MEMORY = "{3fd0f03d-92e0-45fb-b75c-5ed8ffb01021}"

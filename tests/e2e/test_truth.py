@@ -14,8 +14,7 @@ import pytest
 from harness.guest import Guest
 from harness.report import LONGEST_FAILURE_LINES, failure_lines
 from harness.verdict import Verdict
-
-from .conftest import background, shell
+from tests.e2e.conftest import background, shell
 
 Run = Callable[..., Verdict]
 

@@ -3,22 +3,16 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sshd_server import Proxy, Sshd, start_sshd
-
-from harness.ssh import SshConnection
-
-# The Wine that the driver tests use serves as a guest here.
-sys.path.append(str(Path(__file__).parents[1] / "driver"))
-
-from wine import Wine
-from wine_guest import WineGuest, connect, start_wine_sshd
 
 from harness.guest_binaries import build_guest_binaries
+from harness.ssh import SshConnection
+from tests.driver.wine import Wine
+from tests.guest.sshd_server import Proxy, Sshd, start_sshd
+from tests.guest.wine_guest import WineGuest, connect, start_wine_sshd
 
 
 @pytest.fixture(scope="session")

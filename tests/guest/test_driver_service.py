@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from sshd_server import start_sshd
-from wine_guest import WineGuest
 
 from harness.deadline import Deadline
 from harness.driver_log_tail import DriverLogTail
 from harness.driver_service import DriverService, ServiceState
 from harness.errors import DeadlineExpiredError, GuestCommandError
 from harness.profile import Profile, load_profile
+from tests.guest.sshd_server import start_sshd
+from tests.guest.wine_guest import WineGuest
 
 Interfaces = Literal["both", "processor", "memory"]
 PROFILE = Path(__file__).parents[2] / "testplans" / "guests" / "reference.yaml"

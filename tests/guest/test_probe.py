@@ -7,13 +7,13 @@ import json
 import time
 
 import pytest
-from wine_guest import WineGuest
 
 from harness.deadline import Deadline
 from harness.errors import DeadlineExpiredError, GuestCommandError, GuestError
 from harness.evidence import GuestState
 from harness.probe import Probe
 from harness.ssh import SshConnection
+from tests.guest.wine_guest import WineGuest
 
 ANSWER = {
     "format": 1,

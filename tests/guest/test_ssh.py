@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sshd_server import Proxy, Sshd, free_port, make_keys, start_sshd
 
 from harness.deadline import Deadline
 from harness.errors import (
@@ -23,6 +22,7 @@ from harness.errors import (
     UsageError,
 )
 from harness.ssh import FileStatus, SshConnection
+from tests.guest.sshd_server import Proxy, Sshd, free_port, make_keys, start_sshd
 
 
 def soon() -> Deadline:

@@ -5,11 +5,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sshd_server import Sshd, start_sshd
-from wine import WINE, Wine
-
 from harness.deadline import Deadline
 from harness.ssh import FileStatus, SshConnection
+from tests.driver.wine import WINE, Wine
+from tests.guest.sshd_server import Sshd, start_sshd
 
 
 class WineGuest(SshConnection):

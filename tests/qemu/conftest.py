@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bare_vm import Launch, bare_config
 
 from harness.deadline import Deadline
 from harness.vm import Vm
+from tests.qemu.bare_vm import Launch, bare_config
 
 
 @pytest.fixture

@@ -7,11 +7,10 @@ import sys
 import threading
 from pathlib import Path
 
-from bare_vm import bare_config
-
 from harness.command_line import Disk
 from harness.deadline import Deadline
 from harness.vm import Vm
+from tests.qemu.bare_vm import bare_config
 
 
 def main(folder: Path, disk: Path) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bare_vm import bare_config, small_shape
 
 from harness.command_line import Disk, RamFile, command_line
+from tests.qemu.bare_vm import bare_config, small_shape
 
 
 def built(**changes: Any) -> list[str]:

@@ -17,7 +17,8 @@ import pytest
 
 from harness.deadline import Deadline
 
-HARNESS = Path(__file__).with_name("launch_and_hang.py")
+ROOT = Path(__file__).resolve().parents[2]
+HARNESS = "tests.qemu.launch_and_hang"
 LOGS = {"qemu-command.txt", "qemu-stderr.log", "qmp.jsonl", "serial.log"}
 
 
@@ -31,8 +32,8 @@ def disk(tmp_path: Path) -> Path:
 @contextmanager
 def running_harness(folder: Path, disk: Path) -> Iterator[subprocess.Popen[str]]:
     folder.mkdir()
-    argv = [sys.executable, HARNESS, folder, disk]
-    process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    argv = [sys.executable, "-m", HARNESS, folder, disk]
+    process = subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     with process:
         try:
             yield process

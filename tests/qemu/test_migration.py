@@ -7,14 +7,14 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from acpi_guest import AcpiGuest
-from bare_vm import Launch
 
 from harness.command_line import Disk, RamFile
 from harness.deadline import Deadline
 from harness.errors import DeadlineExpiredError, QmpCommandError, VmError
 from harness.units import MIB
 from harness.vm import Vm
+from tests.qemu.acpi_guest import AcpiGuest
+from tests.qemu.bare_vm import Launch
 
 ADDRESS = 0x100000
 

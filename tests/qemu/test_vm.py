@@ -11,8 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from acpi_guest import AcpiGuest
-from bare_vm import Launch, bare_config, small_shape
 
 from harness.command_line import Disk
 from harness.deadline import Deadline
@@ -28,6 +26,8 @@ from harness.evidence import VmState
 from harness.hotplug_answers import about_device, ospm_status
 from harness.units import MIB
 from harness.vm import VcpuSlot, Vm
+from tests.qemu.acpi_guest import AcpiGuest
+from tests.qemu.bare_vm import Launch, bare_config, small_shape
 
 LOGS = {"qemu-command.txt", "qemu-stderr.log", "qmp.jsonl", "serial.log"}
 

@@ -6,7 +6,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from perfect_run import PLAN, REFERENCE, Run, perfect_run, plan_of
+
+from tests.words.perfect_run import PLAN, REFERENCE, Run, perfect_run, plan_of
 
 
 @pytest.fixture

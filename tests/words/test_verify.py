@@ -12,7 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from perfect_run import (
+
+from harness.mismatch import first_broken
+from harness.plan import load_plan
+from harness.units import GIB, MIB
+from tests.words.perfect_run import (
     PLAN,
     REFERENCE,
     TESTPLANS,
@@ -22,10 +26,6 @@ from perfect_run import (
     plan_of,
     told,
 )
-
-from harness.mismatch import first_broken
-from harness.plan import load_plan
-from harness.units import GIB, MIB
 
 
 def test_a_perfect_run_has_no_mismatch(run: Run) -> None:

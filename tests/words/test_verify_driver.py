@@ -10,7 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from perfect_run import (
+
+from harness.evidence import ObservedRecord
+from harness.mismatch import first_broken
+from harness.units import GIB
+from tests.words.perfect_run import (
     REFERENCE,
     Driver,
     Run,
@@ -22,10 +26,6 @@ from perfect_run import (
     plan_of,
     told,
 )
-
-from harness.evidence import ObservedRecord
-from harness.mismatch import first_broken
-from harness.units import GIB
 
 # --- driver: which records ------------------------------------------------------------------------------
 
