@@ -158,6 +158,9 @@ def _records(driver: Driver, step: Step, slots: dict[str, int], at_s: float) -> 
         if word in slots:
             slots[word] += 1
             records.append(driver.write("notification", arrival(word, slots[word]), at_s=at_s))
+        elif word.startswith("add_"):
+            change = f"state={word} number=1 group=0 group_number=1 status=0x00000000"
+            records.append(driver.write("processor_change", change, at_s=at_s))
         else:
             records.append(driver.write(word, LOAD if word == "load" else "", at_s=at_s))
     return records
