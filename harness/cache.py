@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: MIT
-"""The cache of built things: content keys, one builder at a time, nothing half-valid."""
+"""The cache of built things: content keys, one builder at a time, nothing half-valid, nothing removed in use.
+
+Beside each built folder lies its lock, an empty file: held alone by who builds or removes the folder, shared
+by those who use it. The lock's time of change is when the folder was last used.
+"""
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
+import logging
 import os
 import shutil
 import tempfile
@@ -13,6 +18,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import platformdirs
+
+from harness.errors import HostError, UsageError
+from harness.units import GIB, parse_size
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_LIMIT_BYTES = 20 * GIB
+#: How often a folder may vanish between being built and being used before that is no bad luck any more.
+_MOST_BUILDS = 5
 
 Progress = Callable[[str, float], None]
 """Told what is being done and how much of it is done, from 0 to 1."""
@@ -26,6 +40,20 @@ def cache_folder() -> Path:
     """Return where built things are kept: ``HIL_CACHE`` or the user's cache folder."""
     chosen = os.environ.get("HIL_CACHE")
     return Path(chosen) if chosen else Path(platformdirs.user_cache_dir("hil-hotplug"))
+
+
+def cache_limit_bytes() -> int:
+    """Return how much images and templates may take on disk: ``HIL_CACHE_LIMIT`` or 20 GiB.
+
+    :raise UsageError: it is set to something that is no size.
+    """
+    chosen = os.environ.get("HIL_CACHE_LIMIT")
+    if not chosen:
+        return DEFAULT_LIMIT_BYTES
+    try:
+        return parse_size(chosen)
+    except ValueError as err:
+        raise UsageError(f"HIL_CACHE_LIMIT: {err}") from err
 
 
 def content_key(parts: Iterable[bytes | str]) -> str:
@@ -44,13 +72,27 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def lock_of(folder: Path) -> Path:
+    """Return the lock of a built folder."""
+    return folder.with_name(folder.name + ".lock")
+
+
 @contextmanager
-def locked(lock: Path) -> Iterator[None]:
-    """Hold an exclusive lock between processes; the kernel frees it if the holder dies."""
+def locked(lock: Path, *, shared: bool = False, wait: bool = True) -> Iterator[None]:
+    """Hold a lock between processes, alone or shared; the kernel frees it if the holder dies.
+
+    :raise BlockingIOError: somebody else holds it, and this one is not to ``wait``.
+    """
+    operation = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB)
     lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    while True:
+        # For reading too: over NFS a shared lock needs that.
+        with lock.open("a+") as file:
+            fcntl.flock(file, operation)
+            # Who removes a folder removes its lock; one that has no name any more keeps nobody out.
+            if _is_at(lock, file.fileno()):
+                yield
+                return
 
 
 def built_folder(target: Path, build: Callable[[Path], None]) -> Path:
@@ -59,17 +101,67 @@ def built_folder(target: Path, build: Callable[[Path], None]) -> Path:
     ``build`` fills an empty folder beside the target, which is then renamed: a build that was
     killed leaves nothing under the target's name. Two processes that ask at once build once.
     """
-    if target.is_dir():
-        return target
-    with locked(target.with_name(target.name + ".lock")):
+    if not target.is_dir():
+        _build(target, build, _no_fault)
+    return target
+
+
+@contextmanager
+def built_folder_in_use(
+    target: Path, build: Callable[[Path], None], *, find_fault: Callable[[Path], str | None]
+) -> Iterator[Path]:
+    """Give the target folder as :func:`built_folder` does; nobody removes it before the block ends.
+
+    A folder that ``find_fault`` says something of is built again once nobody uses it, and a warning says so.
+
+    :raise HostError: others remove it again and again before it is used.
+    """
+    for _ in range(_MOST_BUILDS):
+        with locked(lock_of(target), shared=True):
+            if target.is_dir() and find_fault(target) is None:
+                os.utime(lock_of(target))
+                yield target
+                return
+        _build(target, build, find_fault)
+    raise HostError(f"{target} is gone again right after it was built; is HIL_CACHE_LIMIT too small?")
+
+
+def discard(folder: Path) -> None:
+    """Remove a built folder whose lock the caller holds alone; killed meanwhile, it leaves no half of it."""
+    hidden = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    folder.rename(hidden)
+    shutil.rmtree(hidden)
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Remove what killed builds and removals left beside a folder whose lock the caller holds alone."""
+    for leftover in folder.parent.glob(f".{folder.name}-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _build(target: Path, build: Callable[[Path], None], find_fault: Callable[[Path], str | None]) -> None:
+    with locked(lock_of(target)):
         if target.is_dir():
-            return target
-        for leftover in target.parent.glob(f".{target.name}-*"):
-            shutil.rmtree(leftover, ignore_errors=True)
+            fault = find_fault(target)
+            if fault is None:
+                return
+            logger.warning("%s is damaged (%s); building it again", target, fault)
+            discard(target)
+        clear_leftovers(target)
         scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
         try:
             build(scratch)
             scratch.rename(target)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-    return target
+
+
+def _no_fault(_folder: Path) -> None:
+    return None
+
+
+def _is_at(path: Path, fd: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(fd))
+    except FileNotFoundError:
+        return False

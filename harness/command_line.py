@@ -33,11 +33,13 @@ class RamFile:
     """A file as the guest's boot memory, for templates (QEMU docs/system/vm-templating.rst).
 
     With ``share`` the guest writes into the file; without it the file is only read and each VM has its own
-    copy-on-write view.
+    copy-on-write view. With ``read_only`` QEMU does not even open it for writing, if it knows how to
+    (:func:`harness.qemu_facts.can_fork_from_read_only`).
     """
 
     path: Path
     share: bool
+    read_only: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +112,9 @@ def _memory_backend(config: VmConfig) -> str:
     if config.ram_file is None:
         return f"memory-backend-ram,{size}"
     share = "on" if config.ram_file.share else "off"
-    return f"memory-backend-file,{size},mem-path={_escaped(config.ram_file.path)},share={share}"
+    backend = f"memory-backend-file,{size},mem-path={_escaped(config.ram_file.path)},share={share}"
+    # The file is opened for reading only, and yet the memory is no ROM to the guest.
+    return f"{backend},readonly=on,rom=off" if config.ram_file.read_only else backend
 
 
 def _network(config: VmConfig) -> list[str]:

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -50,6 +48,11 @@ class GuestImage:
     host_key: str
 
 
+def images_folder(cache: Path) -> Path:
+    """Return where the images built here lie."""
+    return cache / "images"
+
+
 def find_image(
     profile: Profile, *, binaries: GuestBinaries, cache: Path, progress: Progress = no_progress
 ) -> GuestImage:
@@ -61,7 +64,7 @@ def find_image(
     if profile.image.build == "reference":
         key = recipe_key(binaries)
         folder = built_folder(
-            cache / "images" / f"reference-{key}",
+            images_folder(cache) / f"reference-{key}",
             lambda scratch: _build(scratch, key=key, binaries=binaries, cache=cache, progress=progress),
         )
         return load_reference_image(folder, key=key)

@@ -156,6 +156,9 @@ class Plan(YamlModel):
     description: StrictStr | None = None
     guest: StrictStr = Field(default="reference", min_length=1)
     vm: VmShape = VmShape()
+    boot: Literal["fork", "cold"] = Field(
+        default="fork", description="Fork a booted guest, which takes a second, or boot one of its own."
+    )
     driver: DriverSetup = DriverSetup()
     require: Annotated[tuple[Witness, ...], NotEmpty] | None = None
     within_s: DurationSeconds = Field(default=30.0, alias="within")

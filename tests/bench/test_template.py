@@ -209,7 +209,7 @@ class TestForks:
     ) -> None:
         files = sorted(template.iterdir())
         before = {path.name: file_hash(path) for path in files}
-        assert set(before) == {"disk.qcow2", "ram", "state"}
+        assert set(before) == {"disk.qcow2", "manifest.json", "ram", "state"}
         with fork() as first, fork() as second:
             start = figures(second)
             assert read(first) == read(second) == ["", ""]

@@ -28,10 +28,11 @@ LAYERS: dict[str, frozenset[str]] = {
     "flow": frozenset({"run", "session"}),
     "bench": frozenset(
         {
-            *("template", "guest", "report"),
+            *("template", "template_store", "guest", "report"),
             *("vm", "command_line", "qemu_process", "overlay", "migration", "hotplug_answers"),
             *("driver_service", "driver_log_tail", "probe"),
-            *("images", "reference_image", "guest_binaries", "accelerator", "host_tools", "cache"),
+            *("images", "reference_image", "guest_binaries", "accelerator"),
+            *("qemu_facts", "host_tools", "cache"),
         }
     ),
     "wires": frozenset({"qmp", "ssh", "remote_process", "remote_files", "host_key", "quoting"}),

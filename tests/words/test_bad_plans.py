@@ -31,7 +31,7 @@ STEP = b"steps: [{plug: {vcpus: 1}, expect: {driver: [processor]}}]\n"
         # --- keys
         (
             b"stepz: []\n" + STEP,
-            "1:1: unknown key 'stepz'; allowed: description, guest, vm, driver, require, within, "
+            "1:1: unknown key 'stepz'; allowed: description, guest, vm, boot, driver, require, within, "
             "steps (did you mean 'steps'?)",
         ),
         (
@@ -57,7 +57,7 @@ STEP = b"steps: [{plug: {vcpus: 1}, expect: {driver: [processor]}}]\n"
         ),
         (
             b"x: &x {vcpus: 1}\nvm:\n  <<: *x\n" + STEP,
-            "1:1: unknown key 'x'; allowed: description, guest, vm, driver, require, within, steps "
+            "1:1: unknown key 'x'; allowed: description, guest, vm, boot, driver, require, within, steps "
             "(and 1 more)",
         ),
         # --- types, units, counts
@@ -262,7 +262,7 @@ STEP = b"steps: [{plug: {vcpus: 1}, expect: {driver: [processor]}}]\n"
         ),
         (
             b"- a\n- b\n",
-            "1:1: ['a', 'b'] is not a mapping with the keys description, guest, vm, driver, require, "
+            "1:1: ['a', 'b'] is not a mapping with the keys description, guest, vm, boot, driver, require, "
             "within, steps",
         ),
         (
