@@ -140,5 +140,6 @@ def _connect(bench: Bench, vm: Vm, *, deadline: Deadline) -> SshConnection:
         key_file=bench.image.user_key,
         host_key=bench.image.host_key,
         shell=bench.profile.ssh.shell,
+        check=vm.raise_if_exited,
         deadline=deadline,
     )

@@ -9,12 +9,14 @@ import select
 import shlex
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from harness.deadline import Deadline
+from harness.errors import VmError
 from harness.host_tools import find_tool
 
 logger = logging.getLogger(__name__)
@@ -37,6 +39,24 @@ _GUARD = '[ "$PPID" = "$1" ] || exit 1; shift; ulimit -c 0; exec "$@"'
 # PR_SET_PDEATHSIG), so every QEMU is forked by one thread that lives as long as the harness.
 _forker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="harness-fork")
 
+# All that end_all_under() must know; a QEMU is in the set before anybody can wait for it.
+_registry = threading.Lock()
+_running: set[QemuProcess] = set()
+_ended_folders: set[Path] = set()
+
+
+def end_all_under(folder: Path) -> None:
+    """Kill every QEMU that logs to the folder or below it, and let none start there from now on.
+
+    For another thread than those that use them: whoever does finds its QEMU killed and cleans up as ever.
+    """
+    folder = folder.absolute()
+    with _registry:
+        _ended_folders.add(folder)
+        for process in _running:
+            if process._is_under(folder):
+                process._process.kill()
+
 
 class QemuProcess:
     """A running QEMU. Made by :meth:`start` only."""
@@ -44,6 +64,7 @@ class QemuProcess:
     def __init__(self, process: subprocess.Popen[bytes], folder: Path) -> None:
         self._process = process
         self._pidfd = os.pidfd_open(process.pid)
+        self._folder = folder.absolute()
         self._stderr = folder / STDERR_FILE
 
     @classmethod
@@ -54,6 +75,7 @@ class QemuProcess:
         """Start QEMU with the folder for its logs and temporary files; end it at the end, however that comes.
 
         :raise HostError: if QEMU or setpriv is not installed.
+        :raise VmError: after :func:`end_all_under` for this folder or one above it.
         """
         command = [find_tool(argv[0]), *argv[1:]]
         setpriv = find_tool("setpriv")
@@ -84,8 +106,11 @@ class QemuProcess:
                 started.result().wait()
             raise
         try:
+            process._register()
             yield process
         finally:
+            with _registry:
+                _running.discard(process)
             process._stop()
 
     @property
@@ -122,6 +147,15 @@ class QemuProcess:
             lines = [line.strip() for line in text.splitlines() if line.strip()]
             return " | ".join(lines[-STDERR_TAIL_LINES:])
         return ""
+
+    def _register(self) -> None:
+        with _registry:
+            if any(self._is_under(folder) for folder in _ended_folders):
+                raise VmError("QEMU may not start any more: the run was interrupted")
+            _running.add(self)
+
+    def _is_under(self, folder: Path) -> bool:
+        return self._folder.is_relative_to(folder)
 
     def _stop(self) -> None:
         try:

@@ -14,7 +14,7 @@ import logging
 import socket
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,6 +86,7 @@ class SshConnection:
         host_key: str,
         deadline: Deadline,
         shell: Shell = "posix",
+        check: Callable[[], None] = lambda: None,
     ) -> Self:
         """Log in with the key file, to exactly the server that owns the pinned host key.
 
@@ -93,6 +94,7 @@ class SshConnection:
 
         :param host_key: OpenSSH public key text, ``<type> <base64> [comment]``.
         :param shell: how the guest's login shell takes commands.
+        :param check: called before each new attempt; raises when there is no point in one.
         :raise GuestUnreachableError: naming the address and the last cause.
         """
         address = f"{host}:{port}"
@@ -116,6 +118,7 @@ class SshConnection:
                 message = f"cannot log in to {address} as {user}: {_text(error)}"
                 raise GuestUnreachableError(message) from error
             threading.Event().wait(_RETRY_PAUSE_S)
+            check()
             banner_wait_s = min(2 * banner_wait_s, _LONGEST_BANNER_WAIT_S)
 
     def run(self, argv: Sequence[str], *, deadline: Deadline) -> CommandResult:
