@@ -42,7 +42,7 @@ logging.getLogger(_WIRE_LOG).propagate = False
 logging.getLogger(_WIRE_LOG).addHandler(logging.NullHandler())
 
 # Cheapest for an emulated guest first; the rest is for servers that were configured without them.
-_KEX = ("curve25519-sha256@libssh.org", "ecdh-sha2-nistp256", "diffie-hellman-group14-sha256")
+_KEX = ("ecdh-sha2-nistp256", "curve25519-sha256@libssh.org", "diffie-hellman-group14-sha256")
 _CIPHERS = ("aes128-gcm@openssh.com", "aes128-ctr", "aes256-ctr")
 _MACS = ("hmac-sha2-256-etm@openssh.com", "hmac-sha2-256")
 

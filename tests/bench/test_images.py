@@ -77,7 +77,7 @@ class TestReferenceImage:
         assert image.disk == copy.folder / "disk.img"
         assert image.kernel is not None
         assert image.initrd is not None
-        assert image.host_key.startswith("ssh-ed25519 ")
+        assert image.host_key.startswith("ecdsa-sha2-nistp256 ")
 
     def test_is_small(self, bench: Bench) -> None:
         files = [path.stat() for path in bench.image.disk.parent.iterdir()]
