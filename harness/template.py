@@ -217,6 +217,7 @@ def _build(bench: Bench, shape: VmShape, *, key: str, scratch: Path, folder: Pat
             size_bytes=sizes,
             digests=digests,
         ),
+        read_only_ram=can_fork_from_read_only(bench.qemu),
     )
 
 

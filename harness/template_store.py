@@ -91,15 +91,24 @@ def digest(path: Path) -> str:
     return hasher.hexdigest()
 
 
-def seal(folder: Path, describe: Callable[[dict[str, int], dict[str, str]], TemplateManifest]) -> None:
-    """Write the manifest of a template just saved, given its sizes and digests, and forbid to write to it."""
+def seal(
+    folder: Path,
+    describe: Callable[[dict[str, int], dict[str, str]], TemplateManifest],
+    *,
+    read_only_ram: bool,
+) -> None:
+    """Write the manifest of a template just saved, given its sizes and digests, and forbid to write to it.
+
+    The memory stays writable for a QEMU that cannot do without (:mod:`harness.qemu_facts`); it maps it
+    privately all the same.
+    """
     files = [folder / name for name in (RAM, STATE, DISK)]
     manifest = describe(
         {path.name: path.stat().st_size for path in files}, {path.name: digest(path) for path in files}
     )
     (folder / MANIFEST).write_text(manifest.model_dump_json(by_alias=True, indent=1) + "\n")
     for path in files:
-        path.chmod(0o400)
+        path.chmod(0o400 if read_only_ram or path.name != RAM else 0o600)
 
 
 def read_manifest(folder: Path) -> TemplateManifest:

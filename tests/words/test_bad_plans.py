@@ -257,7 +257,7 @@ STEP = b"steps: [{plug: {vcpus: 1}, expect: {driver: [processor]}}]\n"
         ),
         (
             b"just a text\n",
-            "1:1: 'just a text' is not a mapping with the keys description, guest, vm, driver, "
+            "1:1: 'just a text' is not a mapping with the keys description, guest, vm, boot, driver, "
             "require, within, steps",
         ),
         (
