@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from harness.evidence import StepEvidence
+from harness.evidence import WITNESSES, StepEvidence
 from harness.verdict import Verdict
 
 VERDICT_FILE = "verdict.json"
@@ -42,16 +42,13 @@ def timeline(verdict: Verdict) -> list[dict[str, Any]]:
 
 def failure_lines(verdict: Verdict) -> list[str]:
     """Return why a plan did not pass, for people, in at most 25 lines: the first broken layer first."""
-    lines = [f"plan      {verdict.plan}: {verdict.outcome}", f"setting   {verdict.setting}"]
+    lines = [f"{verdict.plan} {verdict.outcome}: {reason(verdict)}", f"setting   {verdict.setting}"]
     if verdict.error is not None:
-        lines += [
-            f"error     {verdict.error}",
-            "          the bench broke: this says nothing about the driver",
-        ]
+        lines.append("error     the bench broke: this says nothing about the driver")
     if verdict.mismatches:
         first = verdict.mismatches[0]
         lines += [
-            f"blame     {first.witness} - the first of vm, ospm, guest, driver that is not as planned",
+            f"blame     {first.witness} - the first of {', '.join(WITNESSES)} that is not as planned",
             f"in step   {first.step}: {first.title}",
         ]
     for mismatch in verdict.mismatches[:_MOST_MISMATCHES]:
@@ -66,17 +63,26 @@ def failure_lines(verdict: Verdict) -> list[str]:
     return [*lines, f"evidence  {verdict.evidence}"]
 
 
+def reason(verdict: Verdict) -> str:
+    """Return why a plan did not pass, in one line; empty for one that did."""
+    if verdict.error is not None:
+        return verdict.error
+    if verdict.mismatches:
+        first = verdict.mismatches[0]
+        return f"{first.witness}, step {first.step}: {first.what}"
+    return ""
+
+
 def summary_lines(verdicts: Sequence[Verdict]) -> list[str]:
-    """Return a table of all plans for people: outcome, duration and how soon the driver told of a plug."""
+    """Return a table of all plans for people: how each ended, and how soon the driver told or what broke."""
     width = max(len(verdict.plan) for verdict in verdicts)
-    lines = [f"{'plan':{width}}  {'outcome':7}  {'seconds':>7}  plug to record, median"]
+    lines = [f"{'plan':{width}}  {'outcome':7}  {'seconds':>7}  plug to record, median; or what broke"]
     for verdict in verdicts:
         latencies = ", ".join(
             f"{kind} {median(values):.2f} s" for kind, values in plug_to_record_s([verdict]).items()
         )
-        lines.append(
-            f"{verdict.plan:{width}}  {verdict.outcome:7}  {verdict.duration_s:7.1f}  {latencies or '-'}"
-        )
+        last = reason(verdict) or latencies or "-"
+        lines.append(f"{verdict.plan:{width}}  {verdict.outcome:7}  {verdict.duration_s:7.1f}  {last}")
     counts = Counter(verdict.outcome for verdict in verdicts)
     lines += ["", ", ".join(f"{count} {outcome}" for outcome, count in counts.items())]
     lines += [f"on {setting}" for setting in dict.fromkeys(str(verdict.setting) for verdict in verdicts)]

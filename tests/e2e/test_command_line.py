@@ -91,7 +91,7 @@ class TestOutcomes:
         assert "Traceback" not in done.stdout
         assert "Invalid SMP CPUs 300" in done.stdout
         assert "this says nothing about the driver" in done.stdout
-        explanation = done.stdout.partition("plan      bad: failed")[2].partition("evidence  ")[0]
+        explanation = done.stdout.partition("bad failed: driver, step 1: 1 record too many")[2].partition("evidence  ")[0]
         assert "blame     driver" in explanation
         assert "expected no record" in explanation
         assert "seen     memory" in explanation
