@@ -20,7 +20,9 @@ from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColum
 from rich.progress import Progress as ProgressBar
 
 from harness.cache import Progress
+from harness.cli_cache import add_commands
 from harness.errors import BenchError, UsageError
+from harness.nightly import parse_workers
 from harness.own_tests import run_own_tests
 from harness.plan import Plan
 from harness.profile import Profile
@@ -38,6 +40,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+add_commands(app)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
@@ -67,19 +70,29 @@ def run(
         Path | None,
         typer.Option("--results", "-r", help="Folder for evidence, JUnit and JSON. Default: results/<time>."),
     ] = None,
+    workers: Annotated[
+        str,
+        typer.Option(
+            "--workers",
+            "-n",
+            metavar="N",
+            help="Plans run at once at most; auto for as many as this host has room for.",
+        ),
+    ] = "1",
 ) -> None:
     """Build what is missing, run the plans, report.
 
     Exit status: 0 all passed; 1 a driver expectation failed; 2 wrong usage or a plan that does not load;
     3 the bench broke and says nothing about the driver; 130 interrupted. 1 wins over 3.
     """
+    parse_workers(workers)
     folder = (results or new_results_folder(Path("results"))).absolute()
     paths = _plan_files(plans or [DEFAULT_PLANS])
     session = Session(results=folder, accelerator=accelerator)
     loaded = [session.load(path) for path in paths]
     with _progress() as session.progress:
         session.prepare(loaded)
-    raise typer.Exit(_run_pytest(paths, folder=folder, accelerator=accelerator))
+    raise typer.Exit(_run_pytest(paths, folder=folder, accelerator=accelerator, workers=workers))
 
 
 @app.command()
@@ -169,14 +182,14 @@ def _say_once() -> Progress:
     return say
 
 
-def _run_pytest(paths: list[Path], *, folder: Path, accelerator: str) -> ExitCode:
+def _run_pytest(paths: list[Path], *, folder: Path, accelerator: str, workers: str) -> ExitCode:
     reporter = _Reporter()
     arguments = [
         *("-c", os.devnull, "--rootdir", os.curdir),
         *("--verbose", "--no-header", "-p", "no:cacheprovider"),
         # This package is at work already; pytest would like to have been first.
         *("-W", "ignore::pytest.PytestAssertRewriteWarning"),
-        *("--hil-results", str(folder), "--hil-accelerator", accelerator),
+        *("--hil-results", str(folder), "--hil-accelerator", accelerator, "--hil-workers", workers),
         *("--junit-xml", str(folder / "junit.xml")),
         *map(str, paths),
     ]

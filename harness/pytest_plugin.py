@@ -3,27 +3,32 @@
 
 Gathering the evidence is an item's set-up and judging it is its call, so that pytest itself says
 *error* when the bench broke and *failed* when an expectation did not hold.
+
+The first plan that is set up has all of them started, as many at once as there is room for; the set-up
+of each then waits for its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from harness.errors import BenchError, UsageError
+from harness.nightly import LocalCrew, Nightly, Workers, parse_workers, verdict_of
 from harness.plan import Plan
 from harness.report import failure_lines, summary_lines, write_results
-from harness.run import run_plan
 from harness.session import Session, new_results_folder
 from harness.verdict import Verdict
 
 PLANS_FOLDER = "testplans"
 
 _session_key = pytest.StashKey[Session]()
-_verdicts_key = pytest.StashKey[list[Verdict]]()
+_workers_key = pytest.StashKey[Workers]()
+_nightly_key = pytest.StashKey[Nightly]()
 
 
 class PlanFailedError(Exception):
@@ -45,6 +50,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="DIR",
         help="folder for the evidence of each plan (default: results/<time>)",
     )
+    group.addoption(
+        "--hil-workers",
+        default="1",
+        metavar="N",
+        help="plans run at once at most; auto for as many as the host has room for (default: 1)",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -52,10 +63,12 @@ def pytest_configure(config: pytest.Config) -> None:
     results = config.getoption("--hil-results") or new_results_folder(
         config.invocation_params.dir / "results"
     )
-    config.stash[_session_key] = Session(
-        results=Path(results).absolute(), accelerator=config.getoption("--hil-accelerator")
-    )
-    config.stash[_verdicts_key] = []
+    session = Session(results=Path(results).absolute(), accelerator=config.getoption("--hil-accelerator"))
+    try:
+        config.stash[_workers_key] = parse_workers(config.getoption("--hil-workers"))
+    except UsageError as err:
+        raise pytest.UsageError(str(err)) from err
+    config.stash[_session_key] = session
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
@@ -73,30 +86,43 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Put the explanation of a plan that did not pass in place of a traceback, in set-up and call alike."""
     report = yield
-    if isinstance(item, PlanItem) and call.excinfo is not None:
-        report.longrepr = item.explain(call.excinfo.value) or report.longrepr
+    if isinstance(item, PlanItem):
+        if call.excinfo is not None:
+            report.longrepr = item.explain(call.excinfo.value) or report.longrepr
+        if report.when == "setup" and item.verdict is not None:
+            # What the plan took, not how long this item had to wait for it.
+            report.duration = item.verdict.duration_s
     return report
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """Print what a person wants to know of the plans that were run."""
-    verdicts = config.stash[_verdicts_key]
-    if verdicts:
-        terminalreporter.section("hot-plug plans")
-        for line in summary_lines(verdicts):
-            terminalreporter.line(line)
+    nightly = config.stash.get(_nightly_key, None)
+    verdicts = verdicts_of(config)
+    if nightly is None or not (verdicts or nightly.not_run()):
+        return
+    terminalreporter.section("hot-plug plans")
+    for line in summary_lines(verdicts) if verdicts else []:
+        terminalreporter.line(line)
+    if nightly.not_run():
+        terminalreporter.line(f"{nightly.not_run()} not run")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Write ``results.json`` beside the evidence."""
-    verdicts = session.config.stash[_verdicts_key]
+    """End what still runs, as after Ctrl-C, and write ``results.json`` beside the evidence."""
+    nightly = session.config.stash.get(_nightly_key, None)
+    if nightly is not None:
+        nightly.finish()
+    verdicts = verdicts_of(session.config)
     if verdicts:
         write_results(verdicts, folder=session.config.stash[_session_key].results)
 
 
 def verdicts_of(config: pytest.Config) -> list[Verdict]:
-    """Return the verdicts reached so far."""
-    return config.stash[_verdicts_key]
+    """Return the verdicts reached so far, in the order of the plans."""
+    nightly = config.stash.get(_nightly_key, None)
+    return nightly.verdicts() if nightly is not None else []
 
 
 class PlanFile(pytest.File):
@@ -118,16 +144,17 @@ class PlanItem(pytest.Item):
     def __init__(self, *, plan: Plan, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.plan = plan
+        self.future: Future[Verdict] | None = None
         self.verdict: Verdict | None = None
 
     def setup(self) -> None:
-        """Run the plan and gather its evidence."""
-        session = self.config.stash[_session_key]
-        bench = session.bench(self.plan)
-        self.user_properties += bench.setting().properties()
-        verdict = run_plan(self.plan, bench=bench, folder=session.evidence_folder(self.plan))
+        """Wait until the plan has been run and its evidence gathered."""
+        if self.future is None:
+            self._start_all()
+        assert self.future is not None
+        verdict = verdict_of(self.future)
         self.verdict = verdict
-        self.config.stash[_verdicts_key].append(verdict)
+        self.user_properties += verdict.setting.properties()
         self.user_properties.append(("evidence", str(verdict.evidence)))
         if verdict.outcome == "error":
             raise BenchError(verdict.error)
@@ -145,6 +172,23 @@ class PlanItem(pytest.Item):
             return "\n".join(failure_lines(self.verdict))
         return f"error     {error}\n          the bench broke: this says nothing about the driver"
 
+    def _start_all(self) -> None:
+        nightly = _nightly_of(self.config)
+        # Each process of pytest-xdist collects all items and is then given some of them one by one.
+        alone = hasattr(self.config, "workerinput")
+        for item in [self] if alone else self.session.items:
+            if isinstance(item, PlanItem) and item.future is None:
+                item.future = nightly.add(item.plan)
+
     def reportinfo(self) -> tuple[Path, int | None, str]:
         """Return where the plan is and what it is called."""
         return self.path, None, self.name
+
+
+def _nightly_of(config: pytest.Config) -> Nightly:
+    nightly = config.stash.get(_nightly_key, None)
+    if nightly is None:
+        session = config.stash[_session_key]
+        nightly = Nightly(LocalCrew(session, workers=config.stash[_workers_key]), session)
+        config.stash[_nightly_key] = nightly
+    return nightly

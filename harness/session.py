@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
 from harness.accelerator import choose_accelerator
+from harness.budget import has_room_for, host_amounts
 from harness.cache import Progress, cache_folder, no_progress
 from harness.errors import BenchError
 from harness.guest import Bench
@@ -37,6 +39,7 @@ class Session:
     progress: Progress = no_progress
     _benches: dict[Path, Bench | BenchError] = field(default_factory=dict)
     _names: set[str] = field(default_factory=set)
+    _making: threading.Lock = field(default_factory=threading.Lock)
 
     def load(self, path: Path) -> Plan:
         """Read a plan and check that its guest is known and has what it asks for.
@@ -55,13 +58,14 @@ class Session:
         :raise BenchError: something could not be built.
         """
         profile = self._profile(plan)
-        made = self._benches.get(profile.source)
-        if made is None:
-            try:
-                made = self._make(profile)
-            except BenchError as err:
-                made = err
-            self._benches[profile.source] = made
+        with self._making:
+            made = self._benches.get(profile.source)
+            if made is None:
+                try:
+                    made = self._make(profile)
+                except BenchError as err:
+                    made = err
+                self._benches[profile.source] = made
         if isinstance(made, BenchError):
             raise made
         return made
@@ -69,10 +73,15 @@ class Session:
     def prepare(self, plans: list[Plan]) -> None:
         """Build all that these plans need, so that running them does nothing but run them.
 
+        Nothing is built for a plan that is too large for this host; running it will say so.
+
         :raise BenchError: something could not be built.
         """
+        host = host_amounts(self.results)
         for plan in plans:
             bench = self.bench(plan)
+            if plan.boot == "cold" or not has_room_for(plan, host):
+                continue
             self.progress(f"booting a template of {bench.profile.name}", 0.0)
             find_template(bench, plan.vm, folder=self.results)
             self.progress("template ready", 1.0)
