@@ -27,6 +27,7 @@ from harness.command_line import Disk, RamFile, command_line
 from harness.deadline import Deadline
 from harness.guest import Bench, Guest, blaming_vm, boot, enter
 from harness.host_tools import find_tool, run_tool
+from harness.images import GuestImage
 from harness.plan import DriverSetup, Plan, VmShape
 from harness.qemu_facts import can_fork_from_read_only, firmware_files
 from harness.template_store import (
@@ -117,6 +118,7 @@ def template_key(bench: Bench, shape: VmShape) -> str:
             str(FORMAT),
             *(Path(path).read_bytes() for path in _MADE_BY),
             bench.image.key,
+            *_image_build(bench.image),
             file_hash(bench.driver),
             file_hash(bench.probe),
             repr((profile.driver, profile.driver_log, profile.probe)),
@@ -265,6 +267,12 @@ def _set_up_driver(guest: Guest, setup: DriverSetup, *, within_s: float) -> None
     guest.driver.stop(deadline=deadline)
     guest.driver.configure(interfaces=setup.interfaces, synchronous=setup.synchronous, deadline=deadline)
     guest.driver.start(deadline=deadline)
+
+
+def _image_build(image: GuestImage) -> list[str]:
+    """Return what tells one build of an image from another of the same recipe, which has other SSH keys."""
+    manifest = image.disk.with_name("manifest.json")
+    return [file_hash(manifest)] if manifest.is_file() else []
 
 
 def _host_cpu() -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What QEMU says of itself, checked against what it does, and a template's key that hears of all of it."""
+"""What QEMU says of itself, checked against what it does, and a template's key that hears of what it is made of."""
 
 from __future__ import annotations
 
@@ -130,4 +130,15 @@ class TestTemplateKey:
         for content in (b"one", b"two", b"one"):
             firmware.write_bytes(content)
             keys.append(template_key(replace(bench, profile=profile), plan.vm))
+        assert keys[0] == keys[2] != keys[1]
+
+    def test_changes_when_an_image_of_the_same_recipe_was_built_anew(
+        self, bench: Bench, plan: Plan, tmp_path: Path
+    ) -> None:
+        image = replace(bench.image, disk=tmp_path / "disk.img")
+        keys = []
+        # Built anew, it has other keys and other blocks on its disk, and old overlays do not fit it.
+        for manifest in (b"first", b"second", b"first"):
+            (tmp_path / "manifest.json").write_bytes(manifest)
+            keys.append(template_key(replace(bench, image=image), plan.vm))
         assert keys[0] == keys[2] != keys[1]
