@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What QEMU says of itself, checked against what it does; a template's key that hears of all it is made of."""
+"""What QEMU says of itself, checked against what it does; a template's key hears of all of it."""
 
 from __future__ import annotations
 
