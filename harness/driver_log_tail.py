@@ -54,7 +54,12 @@ class DriverLogTail:
         self._check_length(status.size_bytes)
         overlap = self.data[-_OVERLAP_BYTES:]
         try:
-            found = self._ssh.read_file(self._path, offset=len(self.data) - len(overlap), deadline=deadline)
+            found = self._ssh.read_file(
+                self._path,
+                offset=len(self.data) - len(overlap),
+                size_bytes=status.size_bytes,
+                deadline=deadline,
+            )
         except GuestCommandError as error:
             raise DriverLogError(f"the driver's log cannot be read: {error}") from error
         seen_at_s = time.monotonic()

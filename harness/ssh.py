@@ -150,12 +150,15 @@ class SshConnection:
         status = self.file_status(path, deadline=deadline)
         return None if status is None else status.size_bytes
 
-    def read_file(self, path: str, *, offset: int = 0, deadline: Deadline) -> bytes:
+    def read_file(
+        self, path: str, *, offset: int = 0, size_bytes: int | None = None, deadline: Deadline
+    ) -> bytes:
         """Return the bytes of a file from the offset to its present end; none when it is shorter.
 
+        :param size_bytes: its size if just asked for, which saves asking again.
         :raise GuestCommandError: when it does not exist or may not be read.
         """
-        return self._files.read(path, offset=offset, deadline=deadline)
+        return self._files.read(path, offset=offset, size_bytes=size_bytes, deadline=deadline)
 
     def write_file(self, path: str, data: bytes, *, deadline: Deadline) -> None:
         """Create or replace a file.
