@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PYTHON_FOLDERS = ("harness", "tests")
+PYTHON_FOLDERS = ("harness", "tests", "benchmarks")
 
 
 def run_own_tests(arguments: Sequence[str]) -> int:

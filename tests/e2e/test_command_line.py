@@ -91,7 +91,8 @@ class TestOutcomes:
         assert "Traceback" not in done.stdout
         assert "Invalid SMP CPUs 300" in done.stdout
         assert "this says nothing about the driver" in done.stdout
-        explanation = done.stdout.partition("bad failed: driver, step 1: 1 record too many")[2].partition("evidence  ")[0]
+        _, _, after = done.stdout.partition("bad failed: driver, step 1: 1 record too many")
+        explanation, _, _ = after.partition("evidence  ")
         assert "blame     driver" in explanation
         assert "expected no record" in explanation
         assert "seen     memory" in explanation
