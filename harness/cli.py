@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The command line: ``hil run``, ``hil check``, ``hil schema``, ``hil test``."""
+"""The command line: ``hil run`` and everything else a person calls."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from enum import IntEnum
 from pathlib import Path
@@ -21,13 +21,13 @@ from rich.progress import Progress as ProgressBar
 
 from harness.cache import Progress
 from harness.cli_cache import add_commands
+from harness.cluster_options import ClusterOptions
 from harness.errors import BenchError, UsageError
-from harness.nightly import parse_workers
 from harness.own_tests import run_own_tests
 from harness.plan import Plan
 from harness.profile import Profile
-from harness.pytest_plugin import verdicts_of
-from harness.session import AcceleratorChoice, Session, new_results_folder
+from harness.pytest_plugin import check_where, verdicts_of
+from harness.session import PROJECT_PROFILES, AcceleratorChoice, Session, new_results_folder
 from harness.verdict import Verdict
 
 DEFAULT_PLANS = Path(__file__).resolve().parent.parent / "testplans"
@@ -42,6 +42,12 @@ app = typer.Typer(
 )
 add_commands(app)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+TlsCa = Annotated[
+    Path | None, typer.Option("--tls-ca", metavar="FILE", help="Certificate authority to trust.")
+]
+TlsCert = Annotated[Path | None, typer.Option("--tls-cert", metavar="FILE", help="Certificate to show, PEM.")]
+TlsKey = Annotated[Path | None, typer.Option("--tls-key", metavar="FILE", help="Key of it, PEM.")]
 
 
 class ExitCode(IntEnum):
@@ -71,28 +77,73 @@ def run(
         typer.Option("--results", "-r", help="Folder for evidence, JUnit and JSON. Default: results/<time>."),
     ] = None,
     workers: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--workers",
             "-n",
             metavar="N",
-            help="Plans run at once at most; auto for as many as this host has room for.",
+            help="Plans run at once at most; auto for as many as this host has room for. Default: 1.",
         ),
-    ] = "1",
+    ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Run the plans on a Dask cluster, such as tls://head:8786, not on this host.",
+        ),
+    ] = None,
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
 ) -> None:
     """Build what is missing, run the plans, report.
 
     Exit status: 0 all passed; 1 a driver expectation failed; 2 wrong usage or a plan that does not load;
     3 the bench broke and says nothing about the driver; 130 interrupted. 1 wins over 3.
     """
-    parse_workers(workers)
+    check_where(workers=workers, cluster=cluster, tls_ca=tls_ca, tls_cert=tls_cert, tls_key=tls_key)
     folder = (results or new_results_folder(Path("results"))).absolute()
     paths = _plan_files(plans or [DEFAULT_PLANS])
     session = Session(results=folder, accelerator=accelerator)
     loaded = [session.load(path) for path in paths]
-    with _progress() as session.progress:
-        session.prepare(loaded)
-    raise typer.Exit(_run_pytest(paths, folder=folder, accelerator=accelerator, workers=workers))
+    if cluster is None:
+        with _progress() as session.progress:
+            session.prepare(loaded)
+    options = {
+        "accelerator": accelerator,
+        "workers": workers,
+        "cluster": cluster,
+        "tls-ca": tls_ca,
+        "tls-cert": tls_cert,
+        "tls-key": tls_key,
+    }
+    raise typer.Exit(_run_pytest(paths, folder=folder, options=options))
+
+
+@app.command()
+def worker(
+    address: Annotated[str, typer.Argument(help="The scheduler, such as tls://head:8786.")],
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    guests: Annotated[
+        Path, typer.Option(help="Guest profiles; those whose image is on this host are announced.")
+    ] = PROJECT_PROFILES,
+    folder: Annotated[
+        Path | None, typer.Option(help="Where VMs write while they run. Default: the temporary folder.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="What reports call this worker. Default: host and process id.")
+    ] = None,
+) -> None:
+    """Serve a Dask cluster: announce what this host has and run the plans it is given, until it is ended."""
+    options = ClusterOptions(address=address, tls_ca=tls_ca, tls_cert=tls_cert, tls_key=tls_key)
+    options.check()
+    # Dask takes half a second to import and is not installed everywhere.
+    from harness.cluster_worker import worker_command
+
+    command = worker_command(options, guests=guests, folder=folder, name=name)
+    os.execv(command[0], command)
 
 
 @app.command()
@@ -182,14 +233,15 @@ def _say_once() -> Progress:
     return say
 
 
-def _run_pytest(paths: list[Path], *, folder: Path, accelerator: str, workers: str) -> ExitCode:
+def _run_pytest(paths: list[Path], *, folder: Path, options: Mapping[str, object | None]) -> ExitCode:
     reporter = _Reporter()
     arguments = [
         *("-c", os.devnull, "--rootdir", os.curdir),
         *("--verbose", "--no-header", "-p", "no:cacheprovider"),
         # This package is at work already; pytest would like to have been first.
         *("-W", "ignore::pytest.PytestAssertRewriteWarning"),
-        *("--hil-results", str(folder), "--hil-accelerator", accelerator, "--hil-workers", workers),
+        *("--hil-results", str(folder)),
+        *(f"--hil-{name}={value}" for name, value in options.items() if value is not None),
         *("--junit-xml", str(folder / "junit.xml")),
         *map(str, paths),
     ]

@@ -50,6 +50,25 @@ class Crew(Protocol):
         """Let go of everything; nothing runs any more."""
 
 
+class NoCrew:
+    """Stands in for a crew that could not be had: every plan gets the same error."""
+
+    def __init__(self, error: BenchError) -> None:
+        self._error = error
+
+    def submit(self, plan: Plan, *, folder: Path) -> Future[Verdict]:
+        """See :class:`Crew`."""
+        future: Future[Verdict] = Future()
+        future.set_exception(self._error)
+        return future
+
+    def stop(self) -> None:
+        """See :class:`Crew`."""
+
+    def close(self) -> None:
+        """See :class:`Crew`."""
+
+
 class Nightly:
     """The plans of one run, in order."""
 

@@ -17,8 +17,9 @@ from typing import Any, cast
 
 import pytest
 
+from harness.cluster_options import ClusterOptions
 from harness.errors import BenchError, UsageError
-from harness.nightly import LocalCrew, Nightly, Workers, parse_workers, verdict_of
+from harness.nightly import Crew, LocalCrew, Nightly, NoCrew, Workers, parse_workers, verdict_of
 from harness.plan import Plan
 from harness.report import failure_lines, summary_lines, write_results
 from harness.session import Session, new_results_folder
@@ -27,7 +28,7 @@ from harness.verdict import Verdict
 PLANS_FOLDER = "testplans"
 
 _session_key = pytest.StashKey[Session]()
-_workers_key = pytest.StashKey[Workers]()
+_where_key = pytest.StashKey[Workers | ClusterOptions]()
 _nightly_key = pytest.StashKey[Nightly]()
 
 
@@ -52,10 +53,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption(
         "--hil-workers",
-        default="1",
         metavar="N",
         help="plans run at once at most; auto for as many as the host has room for (default: 1)",
     )
+    group.addoption(
+        "--hil-cluster",
+        metavar="ADDRESS",
+        help="run the plans on a Dask cluster, such as tls://head:8786, and not on this host",
+    )
+    for name, what in (("ca", "CA to trust"), ("cert", "certificate to show"), ("key", "key of it")):
+        group.addoption(f"--hil-tls-{name}", type=Path, metavar="FILE", help=f"for the cluster: {what}, PEM")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -63,12 +70,19 @@ def pytest_configure(config: pytest.Config) -> None:
     results = config.getoption("--hil-results") or new_results_folder(
         config.invocation_params.dir / "results"
     )
-    session = Session(results=Path(results).absolute(), accelerator=config.getoption("--hil-accelerator"))
+    config.stash[_session_key] = Session(
+        results=Path(results).absolute(), accelerator=config.getoption("--hil-accelerator")
+    )
     try:
-        config.stash[_workers_key] = parse_workers(config.getoption("--hil-workers"))
+        config.stash[_where_key] = check_where(
+            workers=config.getoption("--hil-workers"),
+            cluster=config.getoption("--hil-cluster"),
+            tls_ca=config.getoption("--hil-tls-ca"),
+            tls_cert=config.getoption("--hil-tls-cert"),
+            tls_key=config.getoption("--hil-tls-key"),
+        )
     except UsageError as err:
         raise pytest.UsageError(str(err)) from err
-    config.stash[_session_key] = session
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
@@ -156,6 +170,9 @@ class PlanItem(pytest.Item):
         self.verdict = verdict
         self.user_properties += verdict.setting.properties()
         self.user_properties.append(("evidence", str(verdict.evidence)))
+        if verdict.worker is not None:
+            self.user_properties.append(("worker", verdict.worker))
+            self.user_properties.append(("lost_workers", ", ".join(verdict.lost_workers)))
         if verdict.outcome == "error":
             raise BenchError(verdict.error)
 
@@ -185,10 +202,47 @@ class PlanItem(pytest.Item):
         return self.path, None, self.name
 
 
+def check_where(
+    *,
+    workers: str | None,
+    cluster: str | None,
+    tls_ca: Path | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+) -> Workers | ClusterOptions:
+    """Return where plans are to be run: so many at once on this host, or on a cluster.
+
+    :raise UsageError: the options are wrong or do not go together.
+    """
+    if cluster is None:
+        if tls_ca or tls_cert or tls_key:
+            raise UsageError(
+                "certificates without a cluster; its address is missing, such as tls://head:8786"
+            )
+        return parse_workers(workers if workers is not None else "1")
+    if workers is not None:
+        raise UsageError("a number of plans at once is for this host; each worker of a cluster has its own")
+    options = ClusterOptions(address=cluster, tls_ca=tls_ca, tls_cert=tls_cert, tls_key=tls_key)
+    options.check()
+    return options
+
+
 def _nightly_of(config: pytest.Config) -> Nightly:
     nightly = config.stash.get(_nightly_key, None)
     if nightly is None:
         session = config.stash[_session_key]
-        nightly = Nightly(LocalCrew(session, workers=config.stash[_workers_key]), session)
+        nightly = Nightly(_crew(config.stash[_where_key], session), session)
         config.stash[_nightly_key] = nightly
     return nightly
+
+
+def _crew(where: Workers | ClusterOptions, session: Session) -> Crew:
+    if not isinstance(where, ClusterOptions):
+        return LocalCrew(session, workers=where)
+    # Dask takes half a second to import and is not installed everywhere.
+    from harness.cluster import ClusterCrew
+
+    try:
+        return ClusterCrew(where, session)
+    except BenchError as err:
+        return NoCrew(err)

@@ -60,6 +60,8 @@ def failure_lines(verdict: Verdict) -> list[str]:
     more = len(verdict.mismatches) - _MOST_MISMATCHES
     if more > 0:
         lines.append(f"  and {more} more in {VERDICT_FILE}")
+    if verdict.worker is not None:
+        lines.append(f"worker    {verdict.worker}")
     return [*lines, f"evidence  {verdict.evidence}"]
 
 
@@ -83,6 +85,11 @@ def summary_lines(verdicts: Sequence[Verdict]) -> list[str]:
         )
         last = reason(verdict) or latencies or "-"
         lines.append(f"{verdict.plan:{width}}  {verdict.outcome:7}  {verdict.duration_s:7.1f}  {last}")
+    lines += [
+        f"{verdict.plan} was run again on {verdict.worker}: lost while running it: {lost}"
+        for verdict in verdicts
+        if (lost := ", ".join(verdict.lost_workers))
+    ]
     counts = Counter(verdict.outcome for verdict in verdicts)
     lines += ["", ", ".join(f"{count} {outcome}" for outcome, count in counts.items())]
     lines += [f"on {setting}" for setting in dict.fromkeys(str(verdict.setting) for verdict in verdicts)]
@@ -116,6 +123,8 @@ def write_results(verdicts: Sequence[Verdict], *, folder: Path) -> None:
                 "duration_s": round(verdict.duration_s, 3),
                 "setting": asdict(verdict.setting),
                 "evidence": str(verdict.evidence.relative_to(folder)),
+                "worker": verdict.worker,
+                "lost_workers": verdict.lost_workers,
             }
             for verdict in verdicts
         ],

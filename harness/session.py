@@ -32,11 +32,13 @@ class Session:
     """The options of a whole run, and the benches made for it so far.
 
     :ivar results: the folder that gets one evidence folder per plan.
+    :ivar profiles: the folder of the guest profiles, if not beside the plans.
     """
 
     results: Path
     accelerator: AcceleratorChoice = "auto"
     progress: Progress = no_progress
+    profiles: Path | None = None
     _benches: dict[Path, Bench | BenchError] = field(default_factory=dict)
     _names: set[str] = field(default_factory=set)
     _making: threading.Lock = field(default_factory=threading.Lock)
@@ -47,7 +49,7 @@ class Session:
         :raise UsageError: it cannot be run, with the place of the first mistake.
         """
         plan = load_plan(path)
-        self._profile(plan)
+        self.profile(plan)
         return plan
 
     def bench(self, plan: Plan) -> Bench:
@@ -57,7 +59,7 @@ class Session:
 
         :raise BenchError: something could not be built.
         """
-        profile = self._profile(plan)
+        profile = self.profile(plan)
         with self._making:
             made = self._benches.get(profile.source)
             if made is None:
@@ -95,9 +97,13 @@ class Session:
         self._names.add(name)
         return self.results / name
 
-    def _profile(self, plan: Plan) -> Profile:
+    def profile(self, plan: Plan) -> Profile:
+        """Return the profile of the plan's guest.
+
+        :raise UsageError: it is unknown, does not load, or has not what the plan asks for.
+        """
         beside = plan.source.parent / PROFILES_FOLDER
-        return profile_of(plan, beside if beside.is_dir() else PROJECT_PROFILES)
+        return profile_of(plan, self.profiles or (beside if beside.is_dir() else PROJECT_PROFILES))
 
     def _make(self, profile: Profile) -> Bench:
         cache = cache_folder()

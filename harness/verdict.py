@@ -53,6 +53,8 @@ class Verdict:
     started_s: float  #: host time.monotonic()
     duration_s: float
     evidence: Path
+    worker: str | None = None  #: of a cluster, that ran the plan
+    lost_workers: tuple[str, ...] = ()  #: that had begun it and were lost, so that it was run again
 
     def to_json(self) -> dict[str, Any]:
         """Return the verdict as dicts, lists, texts and numbers."""

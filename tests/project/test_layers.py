@@ -25,14 +25,14 @@ LONGEST_MODULE_LINES = 300
 #: From the top down. A module imports from its own layer and from those below.
 LAYERS: dict[str, frozenset[str]] = {
     "entry": frozenset({"__main__", "cli", "cli_cache", "own_tests", "pytest_plugin"}),
-    "flow": frozenset({"run", "session", "nightly"}),
+    "flow": frozenset({"run", "session", "nightly", "cluster", "cluster_worker"}),
     "bench": frozenset(
         {
             *("template", "template_store", "guest", "report"),
             *("vm", "command_line", "qemu_process", "overlay", "migration", "hotplug_answers"),
             *("driver_service", "driver_log_tail", "probe"),
             *("images", "reference_image", "guest_binaries", "accelerator"),
-            *("qemu_facts", "host_tools", "cache", "budget"),
+            *("qemu_facts", "host_tools", "cache", "budget", "cluster_resources"),
         }
     ),
     "wires": frozenset({"qmp", "ssh", "remote_process", "remote_files", "host_key", "quoting"}),
@@ -40,7 +40,7 @@ LAYERS: dict[str, frozenset[str]] = {
         {
             *("plan", "profile", "units", "yaml_explain", "yaml_model", "yaml_nodes", "yaml_source"),
             *("driver_log", "evidence", "verify", "verify_driver", "mismatch", "verdict", "guest_clock"),
-            *("errors", "deadline", "__init__"),
+            *("errors", "deadline", "cluster_options", "__init__"),
         }
     ),
 }

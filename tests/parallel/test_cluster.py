@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: MIT
+"""The same plans on a cluster: real scheduler, real workers, one of them killed under a plan."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from harness.deadline import Deadline
+from tests.e2e.test_command_line import HIL, LONG, PASSING, call, qemu_pids, write_plan
+from tests.parallel.dask_cluster import make_certificates, start_cluster
+from tests.parallel.test_one_host import FAILING, TOO_LARGE, results_of, verdict_of
+
+SLOW = "within: 8 s\nsteps: [{plug: {dimms: [128 MiB]}, expect: {driver: [memory, memory]}}]\n"
+
+
+def write_plans(folder: Path, **plans: str) -> Path:
+    """Write plans by name and return their folder."""
+    folder.mkdir()
+    for name, text in plans.items():
+        write_plan(folder, f"{name}.yaml", text)
+    return folder
+
+
+def begun_on(folder: Path) -> Path:
+    """Wait until a plug was answered on any worker, and return its log."""
+    deadline = Deadline.after(120)
+    while True:
+        for log in folder.glob("*/**/evidence/qmp.jsonl"):
+            if "ACPI_DEVICE_OST" in log.read_text():
+                return log
+        deadline.check("a plug on a worker")
+        await_nothing()
+
+
+def await_nothing() -> None:
+    """Let a moment pass between two looks at a folder."""
+    select.select([], [], [], 0.05)
+
+
+def test_plans_run_over_tls_and_their_evidence_comes_back(tmp_path: Path) -> None:
+    plans = write_plans(tmp_path / "testplans", a=FAILING, b=PASSING, c=PASSING, d=TOO_LARGE)
+    tls = make_certificates(tmp_path / "tls")
+    with start_cluster(tmp_path / "cluster", "alpha", "beta", tls=tls) as cluster:
+        assert cluster.address.startswith("tls://")
+        done = call(*HIL, "run", plans, *cluster.options(), "-r", "out", cwd=tmp_path)
+        nobody = call(
+            *HIL, "run", plans / "b.yaml", "-a", "kvm", *cluster.options(), "-r", "kvm", cwd=tmp_path
+        )
+        plain = cluster.address.replace("tls", "tcp")
+        refused = call(*HIL, "run", plans / "b.yaml", "--cluster", plain, "-r", "plain", cwd=tmp_path)
+    assert done.returncode == 1, done.stdout + done.stderr
+    results = results_of(tmp_path / "out")
+    assert [(plan["plan"], plan["outcome"]) for plan in results] == [
+        ("a", "failed"),
+        ("b", "passed"),
+        ("c", "passed"),
+    ]
+    assert {plan["worker"] for plan in results} == {"alpha", "beta"}
+    assert [plan["lost_workers"] for plan in results] == [[], [], []]
+    assert "no worker can run d: alpha has memory of" in done.stdout
+    for name in "abc":
+        folder = tmp_path / "out" / name
+        assert verdict_of(folder)["evidence"] == str(folder)
+        assert "device_add" in (folder / "qmp.jsonl").read_text()
+        assert "record=notification" in (folder / "driver.log").read_text()
+    workers = [
+        item.get("value")
+        for item in ElementTree.parse(tmp_path / "out/junit.xml").iter("property")
+        if item.get("name") == "worker"
+    ]
+    assert workers == [plan["worker"] for plan in results]
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        assert nobody.returncode == 3
+        assert "no worker can run b: alpha has no KVM; beta has no KVM" in nobody.stdout
+    assert refused.returncode == 3, "a client without a certificate must not get in"
+    assert "no scheduler answers at tcp://" in refused.stdout
+    assert "Traceback" not in done.stdout + done.stderr + nobody.stdout
+
+
+def test_a_plan_whose_worker_is_killed_runs_on_another_and_the_report_says_so(tmp_path: Path) -> None:
+    plan = write_plan(tmp_path, "slow.yaml", SLOW)
+    with start_cluster(tmp_path / "cluster", "alpha", "beta") as cluster:
+        argv = [*HIL, "run", str(plan), *cluster.options(), "-r", "out"]
+        with subprocess.Popen(
+            argv, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as process:
+            log = begun_on(tmp_path / "cluster")
+            lost = log.relative_to(tmp_path / "cluster").parts[0]
+            cluster.workers[lost].send_signal(signal.SIGKILL)
+            output, _ = process.communicate(timeout=120)
+        # Its QEMU died with it.
+        assert qemu_pids(tmp_path / "cluster" / lost) == []
+    other = {"alpha": "beta", "beta": "alpha"}[lost]
+    assert process.returncode == 1, output
+    (result,) = results_of(tmp_path / "out")
+    assert (result["outcome"], result["worker"], result["lost_workers"]) == ("failed", other, [lost])
+    assert f"slow was run again on {other}: lost while running it: {lost}" in output
+    assert verdict_of(tmp_path / "out/slow")["lost_workers"] == [lost]
+    junit = (tmp_path / "out/junit.xml").read_text()
+    assert f'name="lost_workers" value="{lost}"' in junit
+
+
+def test_ctrl_c_ends_the_vms_on_the_workers_and_reports_what_finished(tmp_path: Path) -> None:
+    plans = write_plans(tmp_path / "testplans", a=PASSING, b=LONG)
+    with start_cluster(tmp_path / "cluster", "alpha") as cluster:
+        argv = [*HIL, "run", str(plans), *cluster.options(), "-r", "out"]
+        with subprocess.Popen(
+            argv, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as process:
+            deadline = Deadline.after(120)
+            while not (tmp_path / "out/a/verdict.json").exists():
+                deadline.check("the end of the first plan")
+                await_nothing()
+            begun_on(tmp_path / "cluster")
+            process.send_signal(signal.SIGINT)
+            output, _ = process.communicate(timeout=60)
+        assert qemu_pids(tmp_path / "cluster") == []
+        # The worker is fit for the next run.
+        again = call(*HIL, "run", plans / "a.yaml", *cluster.options(), "-r", "again", cwd=tmp_path)
+    assert process.returncode == 130, output
+    assert [(plan["plan"], plan["error"]) for plan in results_of(tmp_path / "out")] == [
+        ("a", None),
+        ("b", "interrupted"),
+    ]
+    assert (tmp_path / "out/b/qmp.jsonl").exists()
+    assert again.returncode == 0, again.stdout
+
+
+def test_a_scheduler_that_is_not_there_is_an_error_in_one_line(tmp_path: Path) -> None:
+    plans = write_plans(tmp_path / "testplans", a=PASSING, b=PASSING)
+    environment = {**os.environ, "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "1s"}
+    done = subprocess.run(
+        [*HIL, "run", str(plans), "--cluster", "tcp://127.0.0.1:1", "-r", "out"],
+        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120, env=environment,
+    )  # fmt: skip
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert done.stdout.count("error     no scheduler answers at tcp://127.0.0.1:1") == 2
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("command", ["run", "worker"])
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["tcp://head:8786"], "plain TCP is refused"),
+        (["tcp://192.0.2.1:8786"], "use tls://192.0.2.1:8786"),
+        (["ucx://head:8786"], "is no address of a scheduler"),
+        (["head:8786"], "is no address of a scheduler"),
+        (["tls://head"], "is no address of a scheduler"),
+        (["tls://head:port"], "an address looks like tls://head:8786"),
+        (["tls://head:8786"], "needs --tls-ca, --tls-cert, --tls-key"),
+        (["tls://head:8786", "--tls-ca", "plan.yaml"], "--tls-cert and --tls-key must be given too"),
+        (
+            ["tls://head:8786", "--tls-ca", "gone.pem", "--tls-cert", "plan.yaml", "--tls-key", "plan.yaml"],
+            "--tls-ca: gone.pem: no such file",
+        ),
+    ],
+)
+def test_what_is_not_safe_or_whole_is_refused(
+    command: str, options: list[str], says: str, tmp_path: Path
+) -> None:
+    plan = write_plan(tmp_path, "plan.yaml", PASSING)
+    argv = ["run", str(plan), "--cluster", *options] if command == "run" else ["worker", *options]
+    done = call(*HIL, *argv, cwd=tmp_path)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert says in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--tls-ca", "plan.yaml"], "certificates without a cluster"),
+        (["--cluster", "tcp://127.0.0.1:1", "-n", "2"], "is for this host"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(options: list[str], says: str, tmp_path: Path) -> None:
+    plan = write_plan(tmp_path, "plan.yaml", PASSING)
+    done = call(*HIL, "run", plan, *options, cwd=tmp_path)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+    assert says in done.stderr
+
+
+def test_without_dask_it_says_how_to_install_it(tmp_path: Path) -> None:
+    plan = write_plan(tmp_path, "plan.yaml", PASSING)
+    program = "import sys; sys.modules['distributed'] = None; from harness.cli import main; main()"
+    argv = [sys.executable, "-c", program, "run", str(plan), "--cluster", "tcp://127.0.0.1:8786"]
+    done = call(*argv, cwd=tmp_path)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "pip install 'hil-hotplug[cluster]'" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
