@@ -33,8 +33,8 @@ from harness.verify import Mismatch, refused_before_first_step, verify, verify_s
 logger = logging.getLogger(__name__)
 
 DRIVER_LOG_FILE = "driver.log"
-CLOCK_SAMPLES = 8
-POLL_S = 0.02
+CLOCK_SAMPLES = 4
+POLL_S = 0.01
 
 StepWatcher = Callable[[Step, Guest], None]
 """Called before each step acts."""
