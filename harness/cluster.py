@@ -130,7 +130,7 @@ class ClusterCrew:
 
     def _workers(self) -> dict[str, Resources]:
         workers = self._client.scheduler_info(n_workers=-1)["workers"]
-        return {str(worker["name"]): worker["resources"] for worker in workers.values()}
+        return dict(sorted((str(worker["name"]), worker["resources"]) for worker in workers.values()))
 
     def _begun(self) -> list[tuple[int, str]]:
         events = self._client.get_events(topic(self._run))
