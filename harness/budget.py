@@ -22,9 +22,9 @@ from harness.errors import BenchError
 from harness.plan import Plan
 from harness.units import MIB, format_size
 
-#: vCPUs per core that the host may have. Guests wait for events most of a plan's time, and a plugged vCPU
-#: that nothing runs on costs nothing.
-VCPUS_PER_CORE = 4
+#: vCPUs per core that the host may have. A guest waits for events a good part of a plan's time; more than
+#: this, under TCG, and plans take longer than they may.
+VCPUS_PER_CORE = 2
 
 #: QEMU without its guest: about 60 MiB, and under TCG the translated code.
 QEMU_BYTES = 256 * MIB

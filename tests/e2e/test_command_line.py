@@ -164,7 +164,7 @@ def test_nothing_is_left_behind_when_the_harness_is_ended(
     left = {path.name for path in (results / "long").iterdir()}
     assert left <= {
         *("plan.yaml", "qemu-command.txt", "qmp.jsonl", "serial.log", "qemu-stderr.log"),
-        *("driver.log", "timeline.jsonl", "verdict.json"),
+        *("driver.log", "timeline.jsonl", "verdict.json", "boot.json"),
     }
     if signal_number == signal.SIGINT:
         assert process.returncode == 130, output

@@ -22,7 +22,7 @@ RUN_WITHIN_S = 1200
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One run of all default plans."""
     folder = tmp_path_factory.mktemp("default") / "results"
-    argv = [sys.executable, "-m", "harness", "run", "-n", "auto", "--results", str(folder)]
+    argv = [sys.executable, "-m", "harness", "run", "-n", "2", "--results", str(folder)]
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False, timeout=RUN_WITHIN_S)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
