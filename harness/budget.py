@@ -63,6 +63,11 @@ class Amounts:
 _NAMES = tuple(field.name for field in fields(Amounts))
 
 
+def core_count() -> int:
+    """Return how many cores this process may run on."""
+    return len(os.sched_getaffinity(0))
+
+
 def need_of(plan: Plan) -> Amounts:
     """Return what a plan needs at its peak, when all it plugs is plugged."""
     plugs = [step.plug for step in plan.unrolled() if step.plug is not None]
@@ -82,7 +87,7 @@ def host_amounts(folder: Path) -> Amounts:
     """
     soft_limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return Amounts(
-        vcpus=VCPUS_PER_CORE * len(os.sched_getaffinity(0)),
+        vcpus=VCPUS_PER_CORE * core_count(),
         memory_bytes=max(0, _available_memory_bytes(_CGROUP) - KEPT_FREE_BYTES),
         disk_bytes=psutil.disk_usage(os.fspath(_existing(folder.absolute()))).free,
         files=max(0, soft_limit - len(list(Path("/proc/self/fd").iterdir())) - FILES),
