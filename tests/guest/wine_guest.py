@@ -22,8 +22,10 @@ class WineGuest(SshConnection):
     def file_status(self, path: str, *, deadline: Deadline) -> FileStatus | None:
         return super().file_status(self._host(path), deadline=deadline)
 
-    def read_file(self, path: str, *, offset: int = 0, deadline: Deadline) -> bytes:
-        return super().read_file(self._host(path), offset=offset, deadline=deadline)
+    def read_file(
+        self, path: str, *, offset: int = 0, size_bytes: int | None = None, deadline: Deadline
+    ) -> bytes:
+        return super().read_file(self._host(path), offset=offset, size_bytes=size_bytes, deadline=deadline)
 
     def write_file(self, path: str, data: bytes, *, deadline: Deadline) -> None:
         super().write_file(self._host(path), data, deadline=deadline)
