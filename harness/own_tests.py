@@ -25,7 +25,8 @@ def run_own_tests(arguments: Sequence[str]) -> int:
         [sys.executable, "-m", "ruff", "format", "--check", *PYTHON_FOLDERS],
         [sys.executable, "-m", "mypy"],
         ["make", "--silent", "--directory=guest-driver", "lint"],
-        [*pytest, "tests"],
+        # Emulated guests take a core each; a file's tests stay together, as they share what they set up.
+        [*pytest, "--numprocesses", "logical", "--maxprocesses", "4", "--dist", "loadfile", "tests"],
     ]
     if arguments:
         gates = [[*pytest, *arguments]]

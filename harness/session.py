@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -12,11 +13,11 @@ from typing import Literal
 from harness.accelerator import choose_accelerator
 from harness.budget import has_room_for, host_amounts
 from harness.cache import Progress, cache_folder, no_progress
-from harness.errors import BenchError
+from harness.errors import BenchError, DriverRefusedError
 from harness.guest import Bench
 from harness.guest_binaries import build_guest_binaries
 from harness.images import find_image
-from harness.plan import Plan, load_plan
+from harness.plan import Plan, VmShape, load_plan
 from harness.profile import Profile, profile_of
 from harness.template import find_template
 
@@ -75,17 +76,22 @@ class Session:
     def prepare(self, plans: list[Plan]) -> None:
         """Build all that these plans need, so that running them does nothing but run them.
 
-        Nothing is built for a plan that is too large for this host; running it will say so.
+        Nothing is built for a plan that is too large for this host, or of a driver that does not start;
+        running it will say so.
 
         :raise BenchError: something could not be built.
         """
         host = host_amounts(self.results)
+        looked_at: set[tuple[Path, VmShape]] = set()
         for plan in plans:
             bench = self.bench(plan)
-            if plan.boot == "cold" or not has_room_for(plan, host):
+            wanted = (bench.profile.source, plan.vm)
+            if plan.boot == "cold" or wanted in looked_at or not has_room_for(plan, host):
                 continue
+            looked_at.add(wanted)
             self.progress(f"booting a template of {bench.profile.name}", 0.0)
-            find_template(bench, plan.vm, folder=self.results)
+            with suppress(DriverRefusedError):
+                find_template(bench, plan.vm, folder=self.results)
             self.progress("template ready", 1.0)
 
     def evidence_folder(self, plan: Plan) -> Path:

@@ -7,12 +7,16 @@ import json
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from harness.guest import Guest
+from harness.plan import Plan
 from harness.report import LONGEST_FAILURE_LINES, failure_lines
+from harness.run import run_plan
+from harness.session import Session
 from harness.verdict import Verdict
 from tests.e2e.conftest import background, shell
 
@@ -161,3 +165,17 @@ steps:
     # DriverEntry fails with what ZwCreateFile tells it: the disk is full.
     verdict = run(plan, sabotage={2: lambda guest: shell(guest, tell("fail ZwCreateFile 0xc000007f"))})
     assert_failed(verdict, step=2, what="the driver did not start")
+
+
+def test_fails_when_the_driver_does_not_load_at_all(
+    session: Session, load: Callable[[str], Plan], tmp_path: Path
+) -> None:
+    plan = load(ONE_DIMM)
+    broken = tmp_path / "hpnotify.sys"
+    broken.write_bytes(session.bench(plan).driver.read_bytes()[:4096])
+    bench = replace(session.bench(plan), driver=broken)
+    verdict = run_plan(plan, bench=bench, folder=tmp_path / "evidence")
+    assert verdict.outcome == "failed", failure_lines(verdict)
+    (mismatch,) = verdict.mismatches
+    assert (mismatch.step, mismatch.witness, mismatch.what) == (0, "driver", "the driver did not start")
+    assert (verdict.evidence / "verdict.json").exists()
