@@ -35,7 +35,7 @@ from harness.verdict import Verdict
 
 logger = logging.getLogger(__name__)
 
-CONNECT_WITHIN_S = 30.0
+CONNECT_WITHIN_S = 10.0
 #: How long a plan may wait while no worker is there that could run it, before it is given up.
 WORKER_WITHIN_S = 60.0
 WATCH_EVERY_S = 2.0
