@@ -134,7 +134,8 @@ class RemoteProcess:
         """
         with self._bounded(f"writing a line to {self._name}", deadline):
             self._channel.settimeout(deadline.remaining_s())
-            if self._channel.closed:
+            # The exit status may be here a moment before the channel is closed.
+            if self._channel.closed or self._channel.status_event.is_set():
                 self._raise_ended(deadline)
             self._channel.sendall(line.encode() + b"\n")
 
