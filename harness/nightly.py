@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 INTERRUPTED = "interrupted"
 #: How long plans that were interrupted may take to write down what they had seen.
 STOP_WITHIN_S = 20.0
+# The kernel may give Ctrl-C to any thread, and Python raises it in the main thread when that next wakes.
+_WAKE_S = 0.2
 
 Workers = int | Literal["auto"]
 
@@ -191,7 +193,10 @@ def verdict_of(future: Future[Verdict]) -> Verdict:
     """Wait for the plan's end and return its verdict.
 
     :raise BenchError: there is none.
+    :raise KeyboardInterrupt: in the main thread, soon after Ctrl-C.
     """
+    while not future.done():
+        wait([future], timeout=_WAKE_S)
     try:
         return future.result()
     except CancelledError as err:
