@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
@@ -14,6 +15,9 @@ from harness.errors import GuestError
 from harness.evidence import GuestState
 from harness.guest_clock import GuestClock
 from harness.ssh import RemoteProcess, SshConnection
+
+#: As many as a guest's clock is fitted to.
+KEPT_SAMPLES = 5
 
 _Count = Annotated[int, Field(ge=0)]
 _Positive = Annotated[int, Field(ge=1)]
@@ -52,11 +56,15 @@ class ProbeSample(ProbeAnswer):
 
 
 class Probe:
-    """``hpprobe --loop`` kept running in the guest, so that a question costs one round trip."""
+    """``hpprobe --loop`` kept running in the guest, so that a question costs one round trip.
+
+    :ivar samples: the latest answers, at most :data:`KEPT_SAMPLES`, the oldest first.
+    """
 
     def __init__(self, process: RemoteProcess) -> None:
         self._process = process
         self._asked = 0
+        self.samples: deque[ProbeSample] = deque(maxlen=KEPT_SAMPLES)
 
     @classmethod
     def start(cls, ssh: SshConnection, command: Sequence[str], *, deadline: Deadline) -> Self:
@@ -80,6 +88,7 @@ class Probe:
             line = self._process.read_line(deadline=deadline)
             sample = _parse(line, before_s=before_s, after_s=time.monotonic())
             if sample.id == question:
+                self.samples.append(sample)
                 return sample
             if not (sample.id.isdecimal() and int(sample.id) < self._asked):
                 raise GuestError(f"the probe in the guest was asked {question} and answered {line[:200]}")

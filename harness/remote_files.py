@@ -63,11 +63,13 @@ class RemoteFiles:
 
         Whoever knows the file's size from :meth:`status` saves a round trip by giving it.
         """
-        with (
-            self._operation("reading", path, deadline) as session,
-            session.open(sftp_path(path), "rb") as file,
-        ):
+        with self._operation("reading", path, deadline) as session:
+            # Not closed here: paramiko closes a file that is dropped without waiting for the answer.
+            file = session.open(sftp_path(path), "rb")
             size = size_bytes if size_bytes is not None else file.stat().st_size or 0
+            if size - offset <= _CHUNK_BYTES:
+                file.seek(offset)
+                return bytes(file.read(max(0, size - offset)))
             chunks = [(at, min(_CHUNK_BYTES, size - at)) for at in range(offset, size, _CHUNK_BYTES)]
             content = bytearray()
             # All chunks are asked for at once, so that a long log costs one round trip.

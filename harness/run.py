@@ -17,18 +17,17 @@ from pathlib import Path
 
 from harness.deadline import Deadline
 from harness.errors import BenchError, DeadlineExpiredError, DriverRefusedError
-from harness.evidence import ObservedRecord, PluggedDevice, StepEvidence
+from harness.evidence import GuestState, ObservedRecord, PluggedDevice, StepEvidence
 from harness.guest import Bench, Guest, blaming_vm
 from harness.guest_clock import GuestClock
 from harness.hotplug_answers import ospm_status
 from harness.plan import Plan, Step
-from harness.probe import ProbeSample
 from harness.profile import required_witnesses
 from harness.qmp import Listener
 from harness.report import write_evidence
 from harness.template import open_guest
 from harness.verdict import Outcome, Verdict
-from harness.verify import Mismatch, refused_before_first_step, verify, verify_so_far
+from harness.verify import Mismatch, RunJudge, refused_before_first_step
 
 logger = logging.getLogger(__name__)
 
@@ -59,15 +58,14 @@ def run_plan(
             try:
                 for step in plan.unrolled():
                     before_step(step, guest)
-                    conduct.perform(step, guest)
-                    mismatches = conduct.judge_so_far()
+                    mismatches = conduct.perform(step, guest)
                     if mismatches:
                         break
                 if not mismatches:
                     conduct.settle(guest)
             finally:
                 conduct.keep_log(guest)
-        mismatches = conduct.judge()
+        mismatches = conduct.verdict()
         error = None
     except DriverRefusedError as err:
         mismatches = (refused_before_first_step(str(err)),)
@@ -105,21 +103,28 @@ class _Conduct:
         self._profile = bench.profile
         self._folder = folder
         self._required = required_witnesses(plan, bench.profile)
-        self._samples: list[ProbeSample] = []
         self._before: tuple[ObservedRecord, ...] = ()
+        self._judge = RunJudge(plan, bench.profile)
         self.steps: list[StepEvidence] = []
 
     def begin(self, guest: Guest) -> None:
-        """Learn the guest's clock and what the driver logged before the first step."""
-        deadline = self._command_deadline()
-        self._samples = [guest.probe.sample(deadline=deadline) for _ in range(CLOCK_SAMPLES)]
+        """Learn the guest's clock, and how everything is before the first step."""
+        while len(guest.probe.samples) < CLOCK_SAMPLES:
+            self._sample(guest)
+        self._guest = guest.probe.samples[-1].state
+        self._vm = guest.vm.state()
         self._before = self._poll(guest)
 
-    def perform(self, step: Step, guest: Guest) -> None:
-        """Carry out one step and add what the four witnesses said of it."""
+    def perform(self, step: Step, guest: Guest) -> tuple[Mismatch, ...]:
+        """Carry out one step, add what the witnesses said of it, and return what is not as planned so far.
+
+        A step starts from what the witnesses said at the end of the one before, so nothing that changes in
+        between goes unnoticed.
+        """
         self._add_strays(guest)
-        vm_before = guest.vm.state()
-        guest_before = self._sample(guest)
+        if not self.steps:
+            self._judge = RunJudge(self._plan, self._profile, earlier=self._before)
+        vm_before, guest_before = self._vm, self._guest
         with guest.vm.listen("ACPI_DEVICE_OST") as ost:
             acted_at_s = time.monotonic()
             refused: str | None = None
@@ -131,15 +136,19 @@ class _Conduct:
             deadline = Deadline(acted_at_s + step.within_s)
             if "ospm" in self._required:
                 self._await_ospm(ost, devices, deadline)
+            # Asked while the guest is still busy telling the driver, this takes no time of its own.
+            self._vm = guest.vm.state()
             expected = 0 if refused else len(step.expect.driver)
             records = self._await_records(guest, expected, deadline)
-            guest_after = self._await_guest(guest, guest_before, devices, deadline)
+            self._guest = self._await_guest(guest, guest_before, devices, deadline)
             if len(records) < expected:
                 # Too late is as wrong as never, but not the same defect: look on for as long again.
                 missing = expected - len(records)
                 records += self._await_records(guest, missing, Deadline.after(step.within_s))
+                # What was plugged may have gone while nothing came.
+                self._vm = guest.vm.state()
             elif not step.expect.driver:
-                records += self._watch_records(guest, self._profile.deadlines.settle_s)
+                records += self._watch_records(guest, Deadline.after(self._profile.deadlines.settle_s))
             self.steps.append(
                 StepEvidence(
                     number=step.number,
@@ -148,26 +157,29 @@ class _Conduct:
                     within_s=step.within_s,
                     devices=devices,
                     vm_before=vm_before,
-                    vm_after=guest.vm.state(),
+                    vm_after=self._vm,
                     ospm=tuple(ospm_status(event) for event in ost.events),
-                    guest_before=guest_before.state,
-                    guest_after=guest_after.state,
+                    guest_before=guest_before,
+                    guest_after=self._guest,
                     records=records,
                     refused=refused,
                 )
             )
+        return self._judge.step(self.steps[-1])
 
     def settle(self, guest: Guest) -> None:
-        """Give records that nobody expects the time to come; they count against the last step."""
-        self._add_strays(guest, self._watch_records(guest, self._profile.deadlines.settle_s))
+        """Give what nobody expects the time to come; it counts against the last step."""
+        last = self.steps[-1]
+        quiet_since_s = max([last.acted_at_s, *(observed.seen_at_s for observed in last.records)])
+        records = self._watch_records(guest, Deadline(quiet_since_s + self._profile.deadlines.settle_s))
+        self._vm, self._guest = guest.vm.state(), self._sample(guest)
+        self._revise_last_step(
+            replace(last, records=last.records + records, vm_after=self._vm, guest_after=self._guest)
+        )
 
-    def judge_so_far(self) -> tuple[Mismatch, ...]:
-        """Return what is not as planned up to the last step carried out."""
-        return verify_so_far(self._plan, self._profile, self.steps, earlier=self._before)
-
-    def judge(self) -> tuple[Mismatch, ...]:
+    def verdict(self) -> tuple[Mismatch, ...]:
         """Return what is not as planned, of a run that is over."""
-        return verify(self._plan, self._profile, self.steps, earlier=self._before)
+        return self._judge.verdict()
 
     def keep_log(self, guest: Guest) -> None:
         """Write what the driver logged to the evidence, with its latest lines if the guest still answers."""
@@ -186,8 +198,9 @@ class _Conduct:
             guest.driver.stop(deadline=deadline)
         if step.plug is None:
             return ()
-        free = [slot for slot in guest.vm.vcpu_slots(deadline=deadline) if slot.free]
         number = sum(len(evidence.devices) for evidence in self.steps)
+        slots = guest.vm.vcpu_slots(deadline=deadline) if step.plug.vcpus else ()
+        free = [slot for slot in slots if slot.free]
         devices = [
             guest.vm.plug_vcpu(slot, device_id=f"vcpu{number + index}", deadline=deadline)
             for index, slot in enumerate(free[: step.plug.vcpus])
@@ -214,8 +227,7 @@ class _Conduct:
             records += self._poll(guest)
         return records
 
-    def _watch_records(self, guest: Guest, seconds: float) -> tuple[ObservedRecord, ...]:
-        deadline = Deadline.after(seconds)
+    def _watch_records(self, guest: Guest, deadline: Deadline) -> tuple[ObservedRecord, ...]:
         records = self._poll(guest)
         while not deadline.expired():
             _pause()
@@ -223,36 +235,38 @@ class _Conduct:
         return records
 
     def _await_guest(
-        self, guest: Guest, before: ProbeSample, devices: tuple[PluggedDevice, ...], deadline: Deadline
-    ) -> ProbeSample:
+        self, guest: Guest, before: GuestState, devices: tuple[PluggedDevice, ...], deadline: Deadline
+    ) -> GuestState:
         processors = before.active_processors + sum(device.kind == "vcpu" for device in devices)
         memory_bytes = before.memory_bytes + sum(device.size_bytes or 0 for device in devices)
-        sample = self._sample(guest)
+        state = self._sample(guest)
         while (
-            sample.active_processors < processors or sample.memory_bytes < memory_bytes
+            state.active_processors < processors or state.memory_bytes < memory_bytes
         ) and not deadline.expired():
             _pause()
-            sample = self._sample(guest)
-        return sample
+            state = self._sample(guest)
+        return state
 
-    def _add_strays(self, guest: Guest, records: tuple[ObservedRecord, ...] = ()) -> None:
-        records += self._poll(guest)
-        if self.steps and records:
-            last = self.steps[-1]
-            self.steps[-1] = replace(last, records=last.records + records)
-        else:
+    def _add_strays(self, guest: Guest) -> None:
+        records = self._poll(guest)
+        if not self.steps:
             self._before += records
+        elif records:
+            last = self.steps[-1]
+            self._revise_last_step(replace(last, records=last.records + records))
 
-    def _sample(self, guest: Guest) -> ProbeSample:
-        sample = guest.probe.sample(deadline=self._command_deadline())
-        self._samples = [*self._samples[-CLOCK_SAMPLES:], sample]
-        return sample
+    def _revise_last_step(self, evidence: StepEvidence) -> None:
+        self.steps[-1] = evidence
+        self._judge.step(evidence)
+
+    def _sample(self, guest: Guest) -> GuestState:
+        return guest.probe.sample(deadline=self._command_deadline()).state
 
     def _poll(self, guest: Guest) -> tuple[ObservedRecord, ...]:
         seen = guest.log.poll(deadline=self._command_deadline())
         if not seen:
             return ()
-        clock = GuestClock.fit(self._samples)
+        clock = GuestClock.fit(guest.probe.samples)
         return tuple(
             ObservedRecord(
                 record=item.record,

@@ -26,6 +26,7 @@ from harness.host_key import HostKey
 from harness.quoting import Shell, quote_command, sftp_path
 from harness.remote_files import FileStatus, RemoteFiles
 from harness.remote_process import CommandResult, RemoteProcess, collect, shown
+from harness.watchdog import Watchdog
 
 with warnings.catch_warnings():
     # Older paramiko names ciphers that newer cryptography deprecates; neither is used here.
@@ -73,6 +74,7 @@ class SshConnection:
         self._transport = transport
         self._shell: Shell = shell
         self._files = RemoteFiles(self._open_sftp, bounded=self._bounded)
+        self._watchdog = Watchdog(transport.close, name=f"harness-ssh-{address}")
         self.address = address
 
     @classmethod
@@ -177,6 +179,7 @@ class SshConnection:
     def close(self) -> None:
         """Close the connection; programs started over it lose their input."""
         self._transport.close()
+        self._watchdog.close()
 
     def __enter__(self) -> Self:
         return self
@@ -200,11 +203,9 @@ class SshConnection:
     @contextmanager
     def _bounded(self, waited_for: str, deadline: Deadline) -> Iterator[None]:
         deadline.check(waited_for)
-        watchdog = threading.Timer(deadline.remaining_s() + _WATCHDOG_GRACE_S, self._transport.close)
-        watchdog.daemon = True
-        watchdog.start()
         try:
-            yield
+            with self._watchdog.watching(deadline, grace_s=_WATCHDOG_GRACE_S):
+                yield
         except _LOST as error:
             if isinstance(error, TimeoutError) or deadline.expired():
                 raise DeadlineExpiredError(f"{waited_for} did not happen in time ({self.address})") from error
@@ -216,8 +217,6 @@ class SshConnection:
             raise GuestUnreachableError(
                 f"the SSH connection to {self.address} was lost at {waited_for}: {_text(cause)}"
             ) from error
-        finally:
-            watchdog.cancel()
 
 
 @dataclass(frozen=True, slots=True)

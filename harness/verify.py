@@ -18,12 +18,12 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from harness.evidence import ObservedRecord, StepEvidence
 from harness.mismatch import Mismatch, by_blame, first_broken
-from harness.plan import Plan
+from harness.plan import Plan, Step
 from harness.profile import Profile, required_witnesses
 from harness.units import format_size
 from harness.verify_driver import DriverJudge
 
-__all__ = ["Mismatch", "first_broken", "verify", "verify_so_far"]
+__all__ = ["Mismatch", "RunJudge", "first_broken", "verify"]
 
 # ACPI 6.5, section 6.3.5: the source events of _OST that a plug raises, and its status codes.
 _PLUG_SOURCES = {0: "bus check", 1: "device check"}
@@ -53,36 +53,73 @@ def verify(
         wrong baseline there is noticed too.
     :raise ValueError: the evidence is not of this plan, so that nothing passes for lack of evidence.
     """
-    mismatches = verify_so_far(plan, profile, steps, earlier=earlier)
-    if not mismatches and len(steps) != len(plan.unrolled()):
-        raise ValueError(f"evidence of {len(steps)} steps for a plan of {len(plan.unrolled())}")
-    return mismatches
+    judge = RunJudge(plan, profile, earlier=earlier)
+    for evidence in steps:
+        judge.step(evidence)
+    return judge.verdict()
 
 
-def verify_so_far(
-    plan: Plan,
-    profile: Profile,
-    steps: Sequence[StepEvidence],
-    *,
-    earlier: Sequence[ObservedRecord] = (),
-) -> tuple[Mismatch, ...]:
-    """Return what :func:`verify` does, of a run that has come to the last of these steps.
+class RunJudge:
+    """Judges a run while it goes on, each step once, however many there have been.
 
-    :raise ValueError: the evidence is not of this plan.
+    :param earlier: see :func:`verify`.
     """
-    planned = plan.unrolled()[: len(steps)]
-    _check_evidence_is_of(plan, steps)
-    judge = DriverJudge(profile)
-    found = list(judge.before_first_step(earlier, steps[0].guest_before))
-    previous = None
-    for step, evidence in zip(planned, steps, strict=True):
-        found += _check_vm(evidence, previous)
-        found += _check_ospm(evidence)
-        found += _check_guest(evidence, steps[0])
-        found += judge.step(step, evidence)
-        previous = evidence
-    required = required_witnesses(plan, profile)
-    return by_blame(mismatch for mismatch in found if mismatch.witness in required)
+
+    def __init__(self, plan: Plan, profile: Profile, *, earlier: Sequence[ObservedRecord] = ()) -> None:
+        self._planned = plan.unrolled()
+        self._required = required_witnesses(plan, profile)
+        self._earlier = earlier
+        self._driver = DriverJudge(profile)
+        self._driver_before = self._driver  #: as it was before the last step judged
+        self._first: StepEvidence | None = None
+        self._number = 0
+        self._found: list[Mismatch] = []  #: before the last step judged
+        self._found_last: list[Mismatch] = []
+
+    def step(self, evidence: StepEvidence) -> tuple[Mismatch, ...]:
+        """Judge the next step, or the last one again of which more is known now.
+
+        Returns what is not as planned so far, the first broken layer first.
+
+        :raise ValueError: the evidence is not of that step.
+        """
+        if evidence.number == self._number + 1 <= len(self._planned):
+            self._number += 1
+            self._found += self._found_last
+            if self._first is None:
+                self._first = evidence
+                self._found += self._driver.before_first_step(self._earlier, evidence.guest_before)
+            self._driver_before = self._driver.copy()
+        elif evidence.number == self._number:
+            self._driver = self._driver_before.copy()
+        else:
+            steps = f"{self._number} of {len(self._planned)} steps"
+            raise ValueError(f"evidence of step {evidence.number} after that of {steps}")
+        planned, first = self._planned[self._number - 1], self._first
+        assert first is not None
+        _check_evidence_is_of(planned, evidence)
+        self._found_last = [
+            *_check_vm(evidence),
+            *_check_ospm(evidence),
+            *_check_guest(evidence, first),
+            *self._driver.step(planned, evidence),
+        ]
+        return self.mismatches()
+
+    def mismatches(self) -> tuple[Mismatch, ...]:
+        """Return what is not as planned so far, the first broken layer first."""
+        found = [*self._found, *self._found_last]
+        return by_blame(mismatch for mismatch in found if mismatch.witness in self._required)
+
+    def verdict(self) -> tuple[Mismatch, ...]:
+        """Return what is not as planned, of a run that is over.
+
+        :raise ValueError: steps are missing and nothing is wrong with the others.
+        """
+        mismatches = self.mismatches()
+        if not mismatches and self._number != len(self._planned):
+            raise ValueError(f"evidence of {self._number} steps for a plan of {len(self._planned)}")
+        return mismatches
 
 
 def refused_before_first_step(reason: str) -> Mismatch:
@@ -91,27 +128,21 @@ def refused_before_first_step(reason: str) -> Mismatch:
     return Mismatch(0, "before the first step", "driver", what, "driver start succeeds", reason)
 
 
-def _check_evidence_is_of(plan: Plan, steps: Sequence[StepEvidence]) -> None:
-    planned = plan.unrolled()
-    if not 1 <= len(steps) <= len(planned):
-        raise ValueError(f"evidence of {len(steps)} steps for a plan of {len(planned)}")
-    for step, evidence in zip(planned, steps, strict=False):
-        vcpus = sum(device.kind == "vcpu" for device in evidence.devices)
-        dimms_bytes = tuple(device.size_bytes for device in evidence.devices if device.kind == "dimm")
-        wanted = (step.plug.vcpus, step.plug.dimms_bytes) if step.plug else (0, ())
-        if evidence.number != step.number or (vcpus, dimms_bytes) != wanted:
-            raise ValueError(f"the evidence of step {evidence.number} is not of '{step.title}'")
+def _check_evidence_is_of(step: Step, evidence: StepEvidence) -> None:
+    vcpus = sum(device.kind == "vcpu" for device in evidence.devices)
+    dimms_bytes = tuple(device.size_bytes for device in evidence.devices if device.kind == "dimm")
+    wanted = (step.plug.vcpus, step.plug.dimms_bytes) if step.plug else (0, ())
+    if (vcpus, dimms_bytes) != wanted:
+        raise ValueError(f"the evidence of step {evidence.number} is not of '{step.title}'")
 
 
-def _check_vm(evidence: StepEvidence, previous: StepEvidence | None) -> Iterator[Mismatch]:
+def _check_vm(evidence: StepEvidence) -> Iterator[Mismatch]:
     """What QEMU says when asked again: the step's devices were added, and nothing else changed."""
     before, after = evidence.vm_before, evidence.vm_after
 
     def mismatch(what: str, expected: object, seen: object) -> Mismatch:
         return Mismatch(evidence.number, evidence.title, "vm", what, str(expected), str(seen))
 
-    if previous is not None and previous.vm_after != before:
-        yield mismatch("the vm changed between two steps", previous.vm_after, before)
     dimms = {device.device_id: device.size_bytes for device in evidence.devices if device.kind == "dimm"}
     vcpu_ids = {device.device_id for device in evidence.devices if device.kind == "vcpu"}
 

@@ -7,6 +7,7 @@ baseline can only be seen against what came before.
 
 from __future__ import annotations
 
+import copy
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -45,6 +46,12 @@ class DriverJudge:
         self._told: dict[tuple[str, str], tuple[int, Record]] = {}  # step and record by class and link
         self._baseline: Record | None = None
         self._plugged_bytes = 0  # since that baseline
+
+    def copy(self) -> DriverJudge:
+        """Return a judge that remembers the same and goes its own way from here."""
+        twin = copy.copy(self)
+        twin._told = dict(self._told)
+        return twin
 
     def before_first_step(self, records: Sequence[ObservedRecord], guest: GuestState) -> Iterator[Mismatch]:
         """Judge what the driver wrote, since it was last loaded, before anything was plugged."""

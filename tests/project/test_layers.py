@@ -35,7 +35,7 @@ LAYERS: dict[str, frozenset[str]] = {
             *("qemu_facts", "host_tools", "cache", "budget", "cluster_resources"),
         }
     ),
-    "wires": frozenset({"qmp", "ssh", "remote_process", "remote_files", "host_key", "quoting"}),
+    "wires": frozenset({"qmp", "ssh", "remote_process", "remote_files", "host_key", "quoting", "watchdog"}),
     "words": frozenset(
         {
             *("plan", "profile", "units", "yaml_explain", "yaml_model", "yaml_nodes", "yaml_source"),
