@@ -33,7 +33,10 @@ logger = logging.getLogger(__name__)
 
 DRIVER_LOG_FILE = "driver.log"
 CLOCK_SAMPLES = 4
+#: How often the log is looked at while a record is due.
 POLL_S = 0.01
+#: How often while none is due. Each look is work for the guest, and a record carries its own time.
+WATCH_POLL_S = 0.2
 
 StepWatcher = Callable[[Step, Guest], None]
 """Called before each step acts."""
@@ -230,7 +233,7 @@ class _Conduct:
     def _watch_records(self, guest: Guest, deadline: Deadline) -> tuple[ObservedRecord, ...]:
         records = self._poll(guest)
         while not deadline.expired():
-            _pause()
+            _pause(min(WATCH_POLL_S, deadline.remaining_s()))
             records += self._poll(guest)
         return records
 
@@ -281,5 +284,5 @@ class _Conduct:
         return Deadline.after(self._profile.deadlines.command_s)
 
 
-def _pause() -> None:
-    threading.Event().wait(POLL_S)
+def _pause(pause_s: float = POLL_S) -> None:
+    threading.Event().wait(pause_s)
