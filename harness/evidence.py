@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from harness.driver_log import Record
 
@@ -70,9 +70,9 @@ class ObservedRecord:
     clock_error_s: float  #: that mapping is right within plus or minus this
 
 
-@dataclass(frozen=True, slots=True)
-class StepEvidence:
-    """All that was observed about one step of a plan."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepBegun:
+    """What was observed about a step of a plan, whether it came to its end or not."""
 
     number: int  #: from 1
     title: str
@@ -80,13 +80,20 @@ class StepEvidence:
     within_s: float
     devices: tuple[PluggedDevice, ...]
     vm_before: VmState
-    vm_after: VmState
-    ospm: tuple[OspmStatus, ...]
     guest_before: GuestState
-    guest_after: GuestState
+    ospm: tuple[OspmStatus, ...]
     records: tuple[ObservedRecord, ...]
     refused: str | None = None  #: what the guest said when the driver did not start or stop
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the evidence as dicts, lists, texts and numbers."""
-        return dataclasses.asdict(self)
+    def finished(self, *, vm_after: VmState, guest_after: GuestState) -> StepEvidence:
+        """Return the evidence of the step that has come to its end."""
+        observed = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        return StepEvidence(**observed, vm_after=vm_after, guest_after=guest_after)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepEvidence(StepBegun):
+    """All that was observed about one step that came to its end; only these are judged."""
+
+    vm_after: VmState
+    guest_after: GuestState

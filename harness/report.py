@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from harness.evidence import WITNESSES, StepEvidence
+from harness.evidence import WITNESSES, StepBegun
 from harness.verdict import Verdict
 
 VERDICT_FILE = "verdict.json"
@@ -34,7 +34,8 @@ def timeline(verdict: Verdict) -> list[dict[str, Any]]:
 
     Guest times are the guest's performance counter mapped to the host's clock, right within ``error_s``.
     """
-    entries = [entry for step in verdict.steps for entry in _step_entries(step)]
+    begun = [*verdict.steps, *([verdict.unfinished] if verdict.unfinished else [])]
+    entries = [entry for step in begun for entry in _step_entries(step)]
     for entry in entries:
         entry["at_s"] = round(entry["at_s"] - verdict.started_s, 6)
     return sorted(entries, key=lambda entry: entry["at_s"])
@@ -44,7 +45,7 @@ def failure_lines(verdict: Verdict) -> list[str]:
     """Return why a plan did not pass, for people, in at most 25 lines: the first broken layer first."""
     lines = [f"{verdict.plan} {verdict.outcome}: {reason(verdict)}", f"setting   {verdict.setting}"]
     if verdict.error is not None:
-        lines.append("error     the bench broke: this says nothing about the driver")
+        lines += ["error     the bench broke: this says nothing about the driver", _where_it_broke(verdict)]
     if verdict.mismatches:
         first = verdict.mismatches[0]
         lines += [
@@ -133,7 +134,15 @@ def write_results(verdicts: Sequence[Verdict], *, folder: Path) -> None:
     (folder / RESULTS_FILE).write_text(json.dumps(results, indent=1) + "\n")
 
 
-def _step_entries(step: StepEvidence) -> Iterator[dict[str, Any]]:
+def _where_it_broke(verdict: Verdict) -> str:
+    if verdict.unfinished is not None:
+        return f"in step   {verdict.unfinished.number}: {verdict.unfinished.title}"
+    if verdict.steps:
+        return f"after step {verdict.steps[-1].number}: {verdict.steps[-1].title}"
+    return "before    the first step"
+
+
+def _step_entries(step: StepBegun) -> Iterator[dict[str, Any]]:
     yield {"at_s": step.acted_at_s, "witness": "harness", "what": f"step {step.number}: {step.title}"}
     for device in step.devices:
         yield {"at_s": device.plugged_at_s, "witness": "vm", "what": f"device_add {device.device_id}"}

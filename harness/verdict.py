@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from harness.evidence import StepEvidence
+from harness.evidence import StepBegun, StepEvidence
 from harness.mismatch import Mismatch
 
 Outcome = Literal["passed", "failed", "error"]
@@ -48,6 +48,7 @@ class Verdict:
     outcome: Outcome
     setting: Setting
     steps: tuple[StepEvidence, ...]
+    unfinished: StepBegun | None = None  #: the step that the bench broke in
     mismatches: tuple[Mismatch, ...]
     error: str | None
     started_s: float  #: host time.monotonic()

@@ -6,12 +6,14 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from harness.deadline import Deadline
 from harness.guest import Guest
 from harness.plan import Plan
 from harness.report import LONGEST_FAILURE_LINES, failure_lines
@@ -131,6 +133,36 @@ def test_is_an_error_when_qemu_is_killed(run: Run) -> None:
     assert "SIGKILL" in verdict.error
     assert_evidence(verdict.evidence)
     assert "seq=2" in (verdict.evidence / "driver.log").read_text()
+    assert "after step 1: plug DIMM 128 MiB" in "\n".join(failure_lines(verdict))
+
+
+def test_is_an_error_that_keeps_what_was_seen_of_the_step_it_broke_in(run: Run) -> None:
+    def kill_once_acpi_has_answered(guest: Guest) -> None:
+        stop_feed(guest)
+        listening = threading.Event()
+
+        def kill() -> None:
+            with guest.vm.listen("ACPI_DEVICE_OST") as ost:
+                listening.set()
+                ost.get(deadline=Deadline.after(60))
+                os.kill(guest.vm.pid, signal.SIGKILL)
+
+        threading.Thread(target=kill, daemon=True).start()
+        assert listening.wait(60)
+
+    patient = TWO_DIMMS.replace("within: 3 s", "within: 60 s")
+    verdict = run(patient, sabotage={2: kill_once_acpi_has_answered})
+    assert verdict.outcome == "error"
+    assert [step.number for step in verdict.steps] == [1]
+    unfinished = verdict.unfinished
+    assert unfinished is not None
+    assert (unfinished.number, [device.device_id for device in unfinished.devices]) == (2, ["dimm1"])
+    assert [answer.status for answer in unfinished.ospm] == [0]
+    assert "in step   2: plug DIMM 128 MiB" in "\n".join(failure_lines(verdict))
+    timeline = (verdict.evidence / "timeline.jsonl").read_text()
+    assert "device_add dimm1" in timeline
+    assert "_OST of dimm1" in timeline
+    assert_evidence(verdict.evidence)
 
 
 def test_is_an_error_when_ssh_dies(run: Run) -> None:

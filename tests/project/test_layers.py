@@ -25,7 +25,7 @@ LONGEST_MODULE_LINES = 300
 #: From the top down. A module imports from its own layer and from those below.
 LAYERS: dict[str, frozenset[str]] = {
     "entry": frozenset({"__main__", "cli", "cli_cache", "own_tests", "pytest_plugin"}),
-    "flow": frozenset({"run", "session", "nightly", "cluster", "cluster_worker"}),
+    "flow": frozenset({"run", "conduct", "session", "nightly", "cluster", "cluster_worker"}),
     "bench": frozenset(
         {
             *("template", "template_store", "guest", "report"),

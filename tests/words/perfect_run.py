@@ -122,17 +122,17 @@ def perfect_run(plan: Plan, profile: Profile) -> Run:
         slots = {"processor": len(vm.vcpu_ids), "memory": len(vm.dimm_bytes)}
         steps.append(
             StepEvidence(
-                step.number,
-                step.title,
-                at_s,
-                step.within_s,
-                devices,
-                vm,
-                vm_after,
-                tuple(OspmStatus(device.device_id, "CPU", "1", 1, 0, at_s + 0.1) for device in devices),
-                guest,
-                guest_after,
-                tuple(_records(driver, step, slots, at_s)),
+                number=step.number,
+                title=step.title,
+                acted_at_s=at_s,
+                within_s=step.within_s,
+                devices=devices,
+                vm_before=vm,
+                vm_after=vm_after,
+                ospm=tuple(OspmStatus(device.device_id, "CPU", "1", 1, 0, at_s + 0.1) for device in devices),
+                guest_before=guest,
+                guest_after=guest_after,
+                records=tuple(_records(driver, step, slots, at_s)),
             )
         )
         vm, guest = vm_after, guest_after
