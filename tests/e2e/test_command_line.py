@@ -74,12 +74,12 @@ class TestOutcomes:
     def test_a_plan_that_fails_beats_one_that_errs(self, tmp_path: Path) -> None:
         write_plan(tmp_path, "bad.yaml", FAILING)
         # QEMU has no machine with so many vCPUs; the guest profile made for this test does not know.
-        write_plan(tmp_path, "broken.yaml", f"guest: boundless\nvm: {{max_vcpus: 300}}\n{PASSING}")
+        write_plan(tmp_path, "broken.yaml", f"guest: boundless\nvm: {{max_vcpus: 5000}}\n{PASSING}")
         guests = tmp_path / "guests"
         guests.mkdir()
         profile = (ROOT / "testplans/guests/reference.yaml").read_text()
         (guests / "reference.yaml").write_text(profile)
-        (guests / "boundless.yaml").write_text(profile.replace("max_vcpus: 64", "max_vcpus: 400"))
+        (guests / "boundless.yaml").write_text(profile.replace("max_vcpus: 64", "max_vcpus: 5000"))
         folder = tmp_path / "testplans"
         folder.mkdir()
         for name in ("bad.yaml", "broken.yaml", "guests"):
@@ -89,7 +89,7 @@ class TestOutcomes:
         assert done.returncode == 1, done.stdout
         assert "1 failed, 1 error" in done.stdout
         assert "Traceback" not in done.stdout
-        assert "Invalid SMP CPUs 300" in done.stdout
+        assert "Invalid SMP CPUs 5000" in done.stdout
         assert "this says nothing about the driver" in done.stdout
         _, _, after = done.stdout.partition("bad failed: driver, step 1: 1 record too many")
         explanation, _, _ = after.partition("evidence  ")

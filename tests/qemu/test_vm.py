@@ -213,7 +213,7 @@ def test_an_orderly_end_says_who_asked_for_it(launch: Launch) -> None:
         ({"extra": ("-device", "nosuch")}, "'nosuch' is not a valid device model name"),
         ({"extra": ("-nosuch",)}, "-nosuch: invalid option"),
         ({"cpu_model": "nosuch"}, "unable to find CPU model 'nosuch'"),
-        ({"shape": small_shape(slots=256, max_vcpus=300)}, "max CPUs supported by machine"),
+        ({"shape": small_shape(slots=256, max_vcpus=5000)}, "max CPUs supported by machine"),
         ({"disk": Disk(path=Path("/nonexistent/disk"), snapshot=False)}, "No such file or directory"),
     ],
 )
