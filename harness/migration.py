@@ -47,6 +47,8 @@ def restore_state(vm: Vm, path: Path, *, deadline: Deadline) -> None:
 
     :raise VmError: if QEMU does not complete it; a state it cannot read at all ends it.
     """
+    # The guest would tell a network that has nobody else where it is now, five times, instead of answering.
+    vm.execute("migrate-set-parameters", {"announce-rounds": 0}, deadline=deadline)
     with path.open("rb") as file:
         _migrate(vm, "migrate-incoming", file.fileno(), deadline)
     status = vm.execute("query-status", deadline=deadline)["status"]

@@ -15,6 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
+
 from harness.deadline import Deadline
 from harness.errors import VmError
 from harness.host_tools import find_tool
@@ -123,6 +125,14 @@ class QemuProcess:
         if self._process.poll() is None:
             select.select([self._pidfd], [], [], deadline.remaining_s())
         return self._process.poll() is not None
+
+    def cpu_s(self) -> float:
+        """Return the processor time QEMU has used so far, all its threads together; 0.0 once it has ended."""
+        try:
+            times = psutil.Process(self.pid).cpu_times()
+        except psutil.NoSuchProcess:
+            return 0.0
+        return float(times.user + times.system)
 
     def exit_status(self) -> int | None:
         """Return the exit status, or minus the signal that killed QEMU, or None while it runs."""

@@ -49,6 +49,7 @@ logger = logging.getLogger(__name__)
 
 SAVE_WITHIN_S = 60.0
 RESTORE_WITHIN_S = 60.0
+REST_WITHIN_S = 30.0
 
 BOOT_FILE = "boot.json"
 _100NS_FROM_1601_TO_1970 = 116_444_736_000_000_000
@@ -200,6 +201,9 @@ def _build(bench: Bench, shape: VmShape, *, key: str, scratch: Path, folder: Pat
     folder.mkdir(parents=True, exist_ok=True)
     with boot(bench, config, folder=folder) as vm:
         _warm_up(bench, vm)
+        # What it has not finished, such as clearing up after who was logged in, every fork would have to do.
+        if not vm.await_rest(deadline=Deadline.after(REST_WITHIN_S)):
+            logger.warning("the guest does not come to rest; all forks will begin with what it was doing")
         vm.save_state(scratch / STATE, deadline=Deadline.after(SAVE_WITHIN_S))
         saved_at_s = time.time()
         qemu_version = vm.qemu_version

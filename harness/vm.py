@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 import socket
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -43,6 +44,10 @@ COMMAND_WITHIN_S = 30.0
 #: QEMU's connection ends a moment before the process does.
 EXIT_WITHIN_S = 5.0
 QUIT_WITHIN_S = 5.0
+
+#: A guest is at rest when QEMU uses less than this part of one processor for so long. An idle one uses 0.05.
+RESTING_SHARE = 0.15
+RESTING_S = 0.5
 
 _FORWARD = re.compile(r"TCP\[HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(?P<port>\d+)\s")
 
@@ -122,6 +127,16 @@ class Vm:
     def resume(self, *, deadline: Deadline | None = None) -> None:
         """Let the vCPUs run."""
         self.execute("cont", deadline=deadline)
+
+    def await_rest(self, *, deadline: Deadline) -> bool:
+        """Wait until the guest has nothing left to do, and return whether it came to that in time."""
+        resting = False
+        while not resting and not deadline.expired():
+            before_s = self._process.cpu_s()
+            threading.Event().wait(RESTING_S)
+            self.raise_if_exited()
+            resting = self._process.cpu_s() - before_s < RESTING_SHARE * RESTING_S
+        return resting
 
     def save_state(self, path: Path, *, deadline: Deadline) -> None:
         """Stop the VM and save its device state; see :func:`harness.migration.save_state`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -363,3 +364,30 @@ def test_the_qmp_log_holds_every_message_of_both_directions(launch: Launch) -> N
     assert "SHUTDOWN" in events, "also what nobody listened for"
     times = [line["at_s"] for line in log]
     assert times == sorted(times)
+
+
+SAY_HERE = b"\xba\xf8\x03\xb0\x21\xee"  # mov dx, 0x3f8; mov al, '!'; out dx, al
+BUSY_FOR_EVER = b"\xeb\xfe"  # jmp to itself
+HALTED = b"\xfa\xf4"  # cli, hlt
+
+
+@pytest.mark.parametrize(("code", "rests"), [(HALTED, True), (BUSY_FOR_EVER, False)])
+def test_a_guest_is_at_rest_when_it_has_nothing_to_do(
+    launch: Launch, tmp_path: Path, deadline: Deadline, code: bytes, rests: bool
+) -> None:
+    sector = tmp_path / "boot.img"
+    sector.write_bytes(((SAY_HERE + code).ljust(510, b"\0") + b"\x55\xaa").ljust(MIB, b"\0"))
+    vm = launch(paused=False, extra=("-drive", f"if=ide,format=raw,readonly=off,file={sector}"))
+    while b"!" not in (vm.folder / "serial.log").read_bytes():
+        deadline.check("the boot sector's word")
+        select.select([], [], [], 0.01)
+    assert vm.await_rest(deadline=Deadline.after(20 if rests else 2)) is rests
+    vm.execute("stop")
+    assert vm.await_rest(deadline=deadline)
+
+
+def test_a_guest_that_is_gone_does_not_rest(launch: Launch) -> None:
+    vm = launch(paused=False)
+    os.kill(vm.pid, signal.SIGKILL)
+    with pytest.raises(VmExitedError, match="SIGKILL"):
+        vm.await_rest(deadline=Deadline.after(20))
