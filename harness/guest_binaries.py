@@ -46,6 +46,11 @@ class GuestBinaries:
         """The Linux program that watches ACPI and tells :attr:`pnp_feed`."""
         return self.folder / "hpfeed"
 
+    @property
+    def spare_probe(self) -> Path:
+        """The Linux program that answers to the probe's name and keeps a started one ready."""
+        return self.folder / "spareprobe"
+
 
 def build_guest_binaries() -> GuestBinaries:
     """Build what is out of date and return where it lies.
