@@ -35,8 +35,9 @@ void hf_start_feed(char *const command[]);
 bool hf_ask(const char *request, char *reply, size_t size); // whether the reply is ok
 
 // slots.c: the ACPI slots.
-void hf_scan_slots(bool announce); // without announcing: what is there was there before
-bool hf_advance_slots(void);       // whether one is still under way
+// Without announcing: what is there was there before. Whether what was there has gone is only looked at when removing.
+void hf_scan_slots(bool announce, bool removing);
+bool hf_advance_slots(void); // whether one is still under way
 
 // uevents.c
 int hf_open_uevents(const char *fifo); // NULL: the kernel's

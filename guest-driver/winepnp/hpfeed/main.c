@@ -132,10 +132,9 @@ static void watch(int uevents)
         {
             removing_until_ms = hf_now_ms() + REMOVED_MS;
         }
-        // Reading a status runs the firmware's own code, once per slot: not without a reason.
         if (seen != HF_NOTHING || (removing && !under_way))
         {
-            hf_scan_slots(true);
+            hf_scan_slots(true, removing || seen == HF_REMOVING);
         }
     }
 }
@@ -155,7 +154,7 @@ int main(int count, char *arguments[])
         hf_log("winepnp does not take the system's figures");
         return 1;
     }
-    hf_scan_slots(false);
+    hf_scan_slots(false, false);
     say_ready(detached);
     watch(uevents);
 }

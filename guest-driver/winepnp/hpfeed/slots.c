@@ -112,12 +112,17 @@ static void tell_removed(acpi_slot *slot)
     slot->state = SLOT_ABSENT;
 }
 
-void hf_scan_slots(bool announce)
+void hf_scan_slots(bool announce, bool removing)
 {
     find_slots();
     for (size_t index = 0; index < g_slot_count; index++)
     {
         acpi_slot *slot = &g_slots[index];
+        // Reading a status runs the firmware's own code.
+        if (slot->state != SLOT_ABSENT && !removing)
+        {
+            continue;
+        }
         const bool present = is_present(slot);
         if (!present && slot->state != SLOT_ABSENT)
         {
