@@ -376,8 +376,9 @@ def test_a_guest_is_at_rest_when_it_has_nothing_to_do(
     launch: Launch, tmp_path: Path, deadline: Deadline, code: bytes, rests: bool
 ) -> None:
     sector = tmp_path / "boot.img"
-    sector.write_bytes(((SAY_HERE + code).ljust(510, b"\0") + b"\x55\xaa").ljust(MIB, b"\0"))
-    vm = launch(paused=False, extra=("-drive", f"if=ide,format=raw,readonly=off,file={sector}"))
+    sector.write_bytes((SAY_HERE + code).ljust(510, b"\0") + b"\x55\xaa")
+    boot = ("-drive", f"if=ide,format=raw,readonly=off,file={sector}")
+    vm = launch(paused=False, machine="pc", extra=boot)
     while b"!" not in (vm.folder / "serial.log").read_bytes():
         deadline.check("the boot sector's word")
         select.select([], [], [], 0.01)
