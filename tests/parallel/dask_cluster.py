@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: MIT
-"""A real Dask scheduler and real workers on loopback, and certificates for them."""
+"""A real Dask scheduler and real workers on loopback, started with the very commands of docs/cluster.md."""
 
 from __future__ import annotations
 
 import os
 import re
 import select
+import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,75 +17,84 @@ from pathlib import Path
 from harness.deadline import Deadline
 from tests.e2e.test_command_line import HIL
 
+PAGE = Path(__file__).resolve().parents[2] / "docs/cluster.md"
 START_WITHIN_S = 60
+ADDRESS = "tls://head:8786"  #: on the page
+
+_DASK = [sys.executable, "-m", "distributed.cli.dask_scheduler"]
 
 
-@dataclass(frozen=True, slots=True)
-class Certificates:
-    """A certificate authority's files."""
-
-    ca: Path
-    cert: Path
-    key: Path
-
-    def options(self, *, ca_option: str = "--tls-ca") -> list[str]:
-        """Return them as options of ``hil``, or of Dask."""
-        return [ca_option, str(self.ca), "--tls-cert", str(self.cert), "--tls-key", str(self.key)]
+def block_of(beginning: str) -> str:
+    """Return the one shell block of the page that begins so."""
+    blocks = re.findall(r"^```sh\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    [block] = [block for block in blocks if block.startswith(beginning)]
+    return str(block)
 
 
-def make_certificates(folder: Path) -> Certificates:
-    """Make a certificate authority and one certificate of it, as docs/cluster.md does."""
-    folder.mkdir()
+def command_of(beginning: str, changes: Mapping[str, str]) -> list[str]:
+    """Return the one command of the page that begins so, word by word, with what is another here changed."""
+    text = block_of(beginning).replace("\\\n", " ")
+    for there, here in changes.items():
+        assert there in text, f"{there!r} is not on the page any more"
+        text = text.replace(there, here)
+    return shlex.split(text)
 
-    def openssl(*arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
 
-    new_key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
-    openssl(
-        "req", "-x509", *new_key, "-days", "2", "-subj", "/CN=ca", "-keyout", "ca-key.pem", "-out", "ca.pem"
-    )
-    openssl("req", *new_key, "-subj", "/CN=host", "-keyout", "key.pem", "-out", "host.csr")
-    signing = ("-CA", "ca.pem", "-CAkey", "ca-key.pem", "-CAcreateserial", "-days", "2")
-    openssl("x509", "-req", "-in", "host.csr", *signing, "-out", "cert.pem")
-    return Certificates(folder / "ca.pem", folder / "cert.pem", folder / "key.pem")
+def make_certificates(home: Path) -> Path:
+    """Make the certificates of the three hosts of the page, and return their folder in that home."""
+    home.mkdir()
+    script = block_of("umask 077").replace("~", str(home))
+    subprocess.run(["sh", "-eu", "-c", script], check=True, capture_output=True)
+    return home / "hil-tls"
 
 
 @dataclass(slots=True)
 class Cluster:
-    """A scheduler, and workers by name."""
+    """A scheduler, and workers by name.
+
+    :ivar tls: the folder of the certificates; None for plain TCP.
+    """
 
     address: str
     folder: Path
-    tls: Certificates | None
+    tls: Path | None
     stack: ExitStack
     workers: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def options(self) -> list[str]:
         """Return the options of ``hil run`` that lead here."""
-        return ["--cluster", self.address, *(self.tls.options() if self.tls else [])]
+        if self.tls is None:
+            return ["--cluster", self.address]
+        there = {ADDRESS: self.address, "~/hil-tls": str(self.tls)}
+        return command_of("./hil run", there)[2:]
 
     def start_worker(self, name: str) -> None:
-        """Start ``hil worker`` and wait until the scheduler has it."""
+        """Start ``hil worker`` and wait until the scheduler has it; with TLS, on a host of that name."""
         scratch = self.folder / name
         scratch.mkdir()
-        argv = [*HIL, "worker", self.address, "--name", name, "--folder", str(scratch)]
-        argv += self.tls.options() if self.tls else []
+        there = {ADDRESS: self.address, "$(hostname)": name, "~/hil-tls": str(self.tls)}
+        command = (
+            command_of("./hil worker", there)[1:] if self.tls else ["worker", self.address, "--name", name]
+        )
         log = self.folder / f"{name}.log"
+        argv = [*HIL, *command, "--folder", str(scratch)]
         self.workers[name] = self.stack.enter_context(_process(argv, log=log))
         await_text(log, r"Registered to:")
 
 
 @contextmanager
-def start_cluster(folder: Path, *workers: str, tls: Certificates | None = None) -> Iterator[Cluster]:
+def start_cluster(folder: Path, *workers: str, tls: Path | None = None) -> Iterator[Cluster]:
     """Run a scheduler and workers of these names until the end of the block."""
     folder.mkdir()
     log = folder / "scheduler.log"
-    argv = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--no-dashboard"]
-    if tls:
-        argv += ["--protocol", "tls", *tls.options(ca_option="--tls-ca-file")]
-    argv += ["--host", "127.0.0.1", "--port", "0"]
+    here = "--host 127.0.0.1 --port 0"
+    if tls is None:
+        options = [*here.split(), "--no-dashboard"]
+    else:
+        there = {"--port 8786": here, "~/hil-tls": str(tls)}
+        options = command_of(".venv/bin/dask scheduler", there)[2:]
     with ExitStack() as stack:
-        stack.enter_context(_process(argv, log=log))
+        stack.enter_context(_process([*_DASK, *options], log=log))
         address = await_text(log, r"Scheduler at: +(t\w+://127\.0\.0\.1:\d+)")
         cluster = Cluster(address, folder, tls, stack)
         for name in workers:

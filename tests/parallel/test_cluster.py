@@ -47,8 +47,8 @@ def await_nothing() -> None:
 
 def test_plans_run_over_tls_and_their_evidence_comes_back(tmp_path: Path) -> None:
     plans = write_plans(tmp_path / "testplans", a=FAILING, b=PASSING, c=PASSING, d=TOO_LARGE)
-    tls = make_certificates(tmp_path / "tls")
-    with start_cluster(tmp_path / "cluster", "alpha", "beta", tls=tls) as cluster:
+    tls = make_certificates(tmp_path / "home")
+    with start_cluster(tmp_path / "cluster", "lab1", "lab2", tls=tls) as cluster:
         assert cluster.address.startswith("tls://")
         done = call(*HIL, "run", plans, *cluster.options(), "-r", "out", cwd=tmp_path)
         nobody = call(
@@ -63,9 +63,9 @@ def test_plans_run_over_tls_and_their_evidence_comes_back(tmp_path: Path) -> Non
         ("b", "passed"),
         ("c", "passed"),
     ]
-    assert {plan["worker"] for plan in results} == {"alpha", "beta"}
+    assert {plan["worker"] for plan in results} == {"lab1", "lab2"}
     assert [plan["lost_workers"] for plan in results] == [[], [], []]
-    assert "no worker can run d: alpha has memory of" in done.stdout
+    assert "no worker can run d: lab1 has memory of" in done.stdout
     for name in "abc":
         folder = tmp_path / "out" / name
         assert verdict_of(folder)["evidence"] == str(folder)
@@ -79,7 +79,7 @@ def test_plans_run_over_tls_and_their_evidence_comes_back(tmp_path: Path) -> Non
     assert workers == [plan["worker"] for plan in results]
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
         assert nobody.returncode == 3
-        assert "no worker can run b: alpha has no KVM; beta has no KVM" in nobody.stdout
+        assert "no worker can run b: lab1 has no KVM; lab2 has no KVM" in nobody.stdout
     assert refused.returncode == 3, "a client without a certificate must not get in"
     assert "no scheduler answers at tcp://" in refused.stdout
     assert "Traceback" not in done.stdout + done.stderr + nobody.stdout

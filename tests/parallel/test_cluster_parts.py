@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+import re
 import tarfile
 from pathlib import Path
 
@@ -11,11 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.budget import Amounts
+from harness.budget import VCPUS_PER_CORE, Amounts
 from harness.cluster_resources import VCPUS, demanded, offered, placed
 from harness.cluster_worker import available_guests, pack, unpack
 from harness.errors import BenchError
 from harness.units import GIB, MIB
+from tests.parallel.dask_cluster import PAGE
 
 ROOT = Path(__file__).resolve().parents[2]
 HOST = Amounts(vcpus=8, memory_bytes=16 * GIB, disk_bytes=100 * GIB, files=1000)
@@ -27,6 +29,14 @@ class TestPlaces:
         demand = demanded(NEED, kvm=True, guest="windows server")
         able = offered(HOST, kvm=True, guests=["reference", "windows server"])
         assert placed(demand, {"able": able}, plan="p") == demand
+
+    def test_what_a_worker_announces_is_what_the_page_says(self) -> None:
+        offer = offered(HOST, kvm=True, guests=["name"])
+        rows = re.findall(r"^\| `(\w+?)(?:_?<\w+>)?` \|.*\| (.*) \|$", PAGE.read_text(), re.MULTILINE)
+        assert sorted(name for name, _ in rows) == sorted(
+            re.sub(r"^(guest|sources)_.*", r"\1", name) for name in offer
+        )
+        assert dict(rows)[VCPUS] == f"{VCPUS_PER_CORE} per core"
 
     def test_more_vcpus_than_any_worker_has_are_all_of_one_that_has_the_rest(self) -> None:
         demand = demanded(Amounts(vcpus=64, memory_bytes=GIB, disk_bytes=MIB, files=1), kvm=True, guest="g")
