@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from distributed import Worker, get_worker
+from distributed import Status, Worker, get_worker
 
 from harness.accelerator import choose_accelerator
 from harness.budget import host_amounts
@@ -33,6 +33,10 @@ from harness.qemu_process import end_all_under
 from harness.run import run_plan
 from harness.session import AcceleratorChoice, Session
 from harness.verdict import Verdict
+
+#: How long a worker may take to end once it has begun to.
+END_WITHIN_S = 10.0
+_LOOK_EVERY_S = 0.5
 
 _WORK = "hil"
 
@@ -99,6 +103,23 @@ def interrupt(run: str, dask_worker: Worker) -> None:
     end_all_under(_run_folder(dask_worker, run))
 
 
+def dask_setup(worker: Worker) -> None:
+    """See to it that a worker which begins to end does end; Dask calls this when it preloads the module.
+
+    A signal that arrives while it ends because its scheduler did (seen with distributed 2026.8) leaves it
+    waiting for ever, and for a plan that still runs it would wait for half a minute. QEMU ends with it.
+    """
+
+    def watch() -> None:
+        never = threading.Event()
+        while worker.status not in (Status.closing, Status.closed, Status.failed):
+            never.wait(_LOOK_EVERY_S)
+        never.wait(END_WITHIN_S)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="harness-worker-end", daemon=True).start()
+
+
 def worker_command(
     options: ClusterOptions, *, guests: Path, folder: Path | None = None, name: str | None = None
 ) -> list[str]:
@@ -118,6 +139,7 @@ def worker_command(
         # QEMU dies with the process that started it, so that must be the one that others watch. Memory is
         # what guests use, and none of it is in this process.
         *("--no-nanny", "--memory-limit", "0", "--no-dashboard"),
+        *("--preload", __name__),
     ]
     if folder is not None:
         command += ["--local-directory", os.fspath(folder)]

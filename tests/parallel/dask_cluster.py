@@ -58,6 +58,7 @@ class Cluster:
     address: str
     folder: Path
     tls: Path | None
+    scheduler: subprocess.Popen[bytes]
     stack: ExitStack
     workers: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
@@ -94,9 +95,9 @@ def start_cluster(folder: Path, *workers: str, tls: Path | None = None) -> Itera
         there = {"--port 8786": here, "~/hil-tls": str(tls)}
         options = command_of(".venv/bin/dask scheduler", there)[2:]
     with ExitStack() as stack:
-        stack.enter_context(_process([*_DASK, *options], log=log))
+        scheduler = stack.enter_context(_process([*_DASK, *options], log=log))
         address = await_text(log, r"Scheduler at: +(t\w+://127\.0\.0\.1:\d+)")
-        cluster = Cluster(address, folder, tls, stack)
+        cluster = Cluster(address, folder, tls, scheduler, stack)
         for name in workers:
             cluster.start_worker(name)
         yield cluster
@@ -124,5 +125,4 @@ def _process(argv: Sequence[str], *, log: Path) -> Iterator[subprocess.Popen[byt
         try:
             yield process
         finally:
-            # A Dask worker whose scheduler ends at the same time may never end by itself.
             process.kill()

@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from harness.cluster_worker import END_WITHIN_S
 from harness.deadline import Deadline
 from tests.e2e.test_command_line import HIL, LONG, PASSING, call, qemu_pids, write_plan
 from tests.parallel.dask_cluster import make_certificates, start_cluster
@@ -132,6 +133,36 @@ def test_ctrl_c_ends_the_vms_on_the_workers_and_reports_what_finished(tmp_path: 
     ]
     assert (tmp_path / "out/b/qmp.jsonl").exists()
     assert again.returncode == 0, again.stdout
+
+
+def test_a_worker_ends_when_it_is_told_to_while_its_scheduler_ends(tmp_path: Path) -> None:
+    with start_cluster(tmp_path / "cluster", "alpha") as cluster:
+        for process in (cluster.scheduler, cluster.workers["alpha"]):
+            process.terminate()
+        cluster.scheduler.wait(END_WITHIN_S)
+        cluster.workers["alpha"].wait(3 * END_WITHIN_S)
+
+
+def test_a_worker_that_hangs_while_it_ends_is_ended(tmp_path: Path) -> None:
+    program = """
+import threading, types
+from distributed import Status
+from harness import cluster_worker
+cluster_worker.END_WITHIN_S = 0.1
+worker = types.SimpleNamespace(status=Status.running)
+cluster_worker.dask_setup(worker)
+print("running", flush=True)
+input()
+worker.status = Status.closing
+threading.Event().wait()
+"""
+    argv = [sys.executable, "-c", program]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "running\n"
+        assert process.poll() is None
+        process.communicate("end\n", timeout=60)
+    assert process.returncode == 1
 
 
 def test_a_scheduler_that_is_not_there_is_an_error_in_one_line(tmp_path: Path) -> None:
