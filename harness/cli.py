@@ -82,7 +82,7 @@ def run(
             "--workers",
             "-n",
             metavar="N",
-            help="Plans run at once at most; auto for one per core. Fewer if room is short. Default: 1.",
+            help="Plans run at once at most; auto for two per core. Fewer if room is short. Default: 1.",
         ),
     ] = None,
     cluster: Annotated[

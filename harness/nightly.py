@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from harness.budget import Amounts, Ledger, core_count, host_amounts, need_of, within
+from harness.budget import Amounts, Ledger, host_amounts, need_of, plans_at_once, within
 from harness.errors import BenchError, UsageError
 from harness.plan import Plan
 from harness.qemu_process import end_all_under
@@ -113,14 +113,13 @@ class _Job:
 class LocalCrew:
     """Run plans on this host, each in a thread and a VM of its own, as many at once as the host has room for.
 
-    :param workers: the most at once, if vCPUs, memory, disk and open files last; ``auto`` for one per core.
+    :param workers: the most at once, if vCPUs, memory, disk and open files last; ``auto`` for two per core.
     """
 
     def __init__(self, session: Session, *, workers: Workers, host: Amounts | None = None) -> None:
         self._session = session
         self._host = host or host_amounts(session.results)
-        # More emulated guests than cores make each slower by more than is won.
-        at_once = core_count() if workers == "auto" else workers
+        at_once = plans_at_once() if workers == "auto" else workers
         self._ledger: Ledger[_Job] = Ledger(self._host, at_once=at_once)
         self._lock = threading.Lock()
         self._stopped = threading.Event()

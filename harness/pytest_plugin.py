@@ -54,7 +54,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--hil-workers",
         metavar="N",
-        help="plans run at once at most, as the host has room; auto for one per core (default: 1)",
+        help="plans run at once at most, as the host has room; auto for two per core (default: 1)",
     )
     group.addoption(
         "--hil-cluster",

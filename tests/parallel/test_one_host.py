@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from harness.budget import core_count
+from harness.budget import plans_at_once
 from harness.deadline import Deadline
 from tests.e2e.test_command_line import HIL, LONG, PASSING, RUN_WITHIN_S, call, qemu_pids, write_plan
 
@@ -77,7 +77,7 @@ def test_results_order_and_evidence_are_those_of_one_at_a_time(plans: Path, tmp_
             ),
             "items": [line.split()[:2] for line in done.stdout.splitlines() if "%]" in line],
         }
-        limit = core_count() if workers == "auto" else int(workers)
+        limit = plans_at_once() if workers == "auto" else int(workers)
         assert most_at_once(verdicts) == min(limit, len(verdicts))
     assert [name for name, _, _ in runs["1"]["results"]] == ["a", "b", "c", "d"]
     assert runs["1"] == runs["2"] == runs["auto"]
