@@ -22,8 +22,8 @@ from harness.errors import BenchError
 from harness.plan import Plan
 from harness.units import MIB, format_size
 
-#: vCPUs per core that the host may have. A guest waits for events most of a plan's time, and most of its vCPUs
-#: are idle; more than this, under TCG, and plans take longer than they may.
+#: vCPUs per core that the host may have. A guest waits for events most of a plan's time, and most of its
+#: vCPUs are idle; more than this, under TCG, and plans take longer than they may.
 VCPUS_PER_CORE = 4
 #: Plans per core that are worth starting at once: one keeps a core busy for less than half of its time.
 PLANS_PER_CORE = 2
