@@ -16,7 +16,7 @@ from enum import StrEnum
 from typing import Literal
 
 from harness.deadline import Deadline
-from harness.errors import DriverRefusedError, GuestCommandError
+from harness.errors import DriverRefusedError, GuestCommandError, GuestError
 from harness.profile import Profile
 from harness.ssh import CommandResult, SshConnection
 
@@ -49,6 +49,8 @@ _STATE = re.compile(
 _EXIT_CODE = re.compile(r"^\s*WIN32_EXIT_CODE\s*:\s*(\d+)", re.MULTILINE)
 _WINE_ERROR = re.compile(r"^\w+:err:sc:.* (\d+)\s*$", re.MULTILINE)
 _UNNAMED = 1
+# What Wine prints, with exit status 1 too, when it has not even started the program (its start.exe).
+_NOT_STARTED = "ShellExecuteEx failed"
 
 
 class ServiceState(StrEnum):
@@ -179,7 +181,12 @@ class DriverService:
         raise GuestCommandError(f"sc.exe {verb} {self._service} failed in the guest: {reason}")
 
     def _run(self, verb: str, *words: str, deadline: Deadline) -> CommandResult:
-        return self._ssh.run(["sc.exe", verb, self._service, *words], deadline=deadline)
+        result = self._ssh.run(["sc.exe", verb, self._service, *words], deadline=deadline)
+        if result.exit_status != 0 and _NOT_STARTED in result.text:
+            # A guest that is out of order, and no refusal of the driver's: those are judged.
+            reason = result.text.partition(_NOT_STARTED)[2].strip(" :\n")
+            raise GuestError(f"Wine in the guest did not start sc.exe {verb}: {reason}")
+        return result
 
     @staticmethod
     def _status(result: CommandResult) -> _Status:

@@ -13,10 +13,10 @@ import pytest
 from harness.deadline import Deadline
 from harness.driver_log_tail import DriverLogTail
 from harness.driver_service import DriverService, ServiceState
-from harness.errors import DeadlineExpiredError, GuestCommandError
+from harness.errors import DeadlineExpiredError, GuestCommandError, GuestError
 from harness.profile import Profile, load_profile
 from tests.guest.sshd_server import start_sshd
-from tests.guest.wine_guest import WineGuest
+from tests.guest.wine_guest import WineGuest, connect, start_wine_sshd
 
 Interfaces = Literal["both", "processor", "memory"]
 PROFILE = Path(__file__).parents[2] / "testplans" / "guests" / "reference.yaml"
@@ -130,6 +130,21 @@ def test_a_file_that_is_no_driver_does_not_start(service: DriverService) -> None
     service.install(b"not a driver", deadline=soon())
     with pytest.raises(GuestCommandError, match=r"sc\.exe start hpnotify failed in the guest: .*error \d+"):
         service.start(deadline=soon())
+
+
+def test_a_guest_that_cannot_start_sc_exe_says_nothing_of_the_driver(
+    wine_guest: WineGuest, profile: Profile, tmp_path: Path
+) -> None:
+    server = start_wine_sshd(tmp_path, wine_guest.wine, programs={"sc.exe": "nosuch.exe"})
+    try:
+        with connect(server, wine_guest.wine) as guest:
+            service = DriverService(guest, profile)
+            for act in (service.start, service.stop, service.state):
+                with pytest.raises(GuestError, match=r"did not start sc\.exe .*: File not found") as caught:
+                    act(deadline=soon())
+                assert not isinstance(caught.value, GuestCommandError)
+    finally:
+        server.end()
 
 
 # What sc.exe prints on a German Windows where loading takes a while: the driver is there at the third look.
