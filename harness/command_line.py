@@ -51,6 +51,7 @@ class VmConfig:
     machine: str = "q35"
     firmware: Path | None = None  #: None for SeaBIOS, QEMU's default
     accelerator: Literal["kvm", "tcg"] = "tcg"
+    tcg_thread: Literal["single", "multi"] = "multi"  #: emulated vCPUs take turns on one thread, or not
     cpu_model: str = "max"
     disk: Disk | None = None
     disk_device: str = "virtio-blk-pci"
@@ -79,7 +80,7 @@ def command_line(config: VmConfig, *, folder: Path, qmp_fd: int, overlay_fd: int
         # A guest is not trusted: QEMU may start no program and gain no privilege.
         "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
         "-machine", f"{config.machine},memory-backend={RAM_ID}",
-        "-accel", config.accelerator,
+        "-accel", f"tcg,thread={config.tcg_thread}" if config.accelerator == "tcg" else config.accelerator,
         "-cpu", config.cpu_model,
         *_vcpus_and_memory(config.shape),
         "-object", _memory_backend(config),

@@ -47,6 +47,7 @@ class Bench:
             machine=profile.machine,
             firmware=None if profile.firmware == "seabios" else Path(profile.firmware).expanduser(),
             accelerator=self.accelerator.name,
+            tcg_thread=profile.tcg_thread,
             cpu_model=self._cpu_model(),
             disk=Disk(path=self.image.disk, format=self.image.disk_format),
             disk_device=profile.disk_device,

@@ -107,6 +107,9 @@ class Profile(YamlModel):
     machine: Text = "q35"
     firmware: Text = Field(default="seabios", description="seabios, or the path of a pflash image")
     cpu_model: CpuModel = CpuModel()
+    tcg_thread: Literal["single", "multi"] = Field(
+        default="multi", description="whether emulated vCPUs take turns on one thread of the host or not"
+    )
     limits: Limits = Limits()
     network_device: Text
     disk_device: Text

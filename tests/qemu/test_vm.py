@@ -366,6 +366,15 @@ def test_the_qmp_log_holds_every_message_of_both_directions(launch: Launch) -> N
     assert times == sorted(times)
 
 
+@pytest.mark.parametrize(("tcg_thread", "threads"), [("single", 1), ("multi", 2)])
+def test_emulated_vcpus_share_a_thread_of_the_host_or_have_their_own(
+    launch: Launch, tcg_thread: str, threads: int
+) -> None:
+    vm = launch(tcg_thread=tcg_thread)
+    vm.plug_vcpu(free_slots(vm)[0], device_id="cpu1")
+    assert len({vcpu["thread-id"] for vcpu in vm.execute("query-cpus-fast")}) == threads
+
+
 SAY_HERE = b"\xba\xf8\x03\xb0\x21\xee"  # mov dx, 0x3f8; mov al, '!'; out dx, al
 BUSY_FOR_EVER = b"\xeb\xfe"  # jmp to itself
 HALTED = b"\xfa\xf4"  # cli, hlt
