@@ -30,6 +30,7 @@ PROFILE_CHANGES = {
     "machine": "pc",
     "firmware": "/usr/share/ovmf/OVMF.fd",
     "cpu_model": CpuModel(tcg="qemu64", kvm="qemu64"),
+    "tcg_thread": "multi",
     "network_device": "e1000e",
     "disk_device": "ide-hd",
     "driver": DriverHome(service="other", directory=r"C:\other"),
