@@ -27,7 +27,7 @@ from harness.units import MIB, format_size
 VCPUS_PER_CORE = 4
 #: Plans per core that are worth starting at once: one keeps a core busy for less than half of its time.
 PLANS_PER_CORE = 2
-#: Plans that one process of Python can follow without being late: each takes 3 % of its time.
+#: Plans that one process of Python can follow without being late: each takes 2 to 3 % of its time.
 PLANS_PER_PROCESS = 16
 
 #: QEMU without its guest: about 60 MiB, and under TCG the translated code.
