@@ -64,6 +64,7 @@ class Bench:
             system=self.profile.system,
             accelerator=self.accelerator.name,
             accelerator_reason=self.accelerator.reason,
+            tcg_thread=self.profile.tcg_thread if self.accelerator.name == "tcg" else None,
             qemu_version=".".join(str(part) for part in find_qemu_version(self.qemu)),
             image_key=self.image.key,
             driver_file=self.driver.name,

@@ -22,6 +22,7 @@ class Setting:
     system: str
     accelerator: str
     accelerator_reason: str
+    tcg_thread: str | None  #: how emulated vCPUs share the host's threads; None under KVM
     qemu_version: str
     image_key: str
     driver_file: str
