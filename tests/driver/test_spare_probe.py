@@ -122,6 +122,11 @@ def test_many_requests_come_back_in_order(ask: Ask) -> None:
     assert ids(ask("--loop", stdin="".join(f"{line}\n" for line in requests))) == requests
 
 
+def test_the_last_request_needs_no_line_end(ask: Ask) -> None:
+    ask()
+    assert ids(ask("--loop", stdin="a\nb")) == ["a", "b"]
+
+
 def test_it_ends_when_nobody_listens_any_more(ask: Ask, build_dir: Path, spare: Path) -> None:
     ask()
     probe = process_of(spare)

@@ -56,8 +56,14 @@ static bool write_all(int file, const char *data, size_t size)
     return true;
 }
 
+typedef struct
+{
+    size_t lines; // that have ended
+    bool in_line; // and one that has not
+} passed;
+
 // Returns false when there is nothing more to pass on, or nobody to take it.
-static bool pass_on(int from, int to, size_t *lines)
+static bool pass_on(int from, int to, passed *so_far)
 {
     char data[DATA_SIZE];
     ssize_t size = 0;
@@ -67,16 +73,17 @@ static bool pass_on(int from, int to, size_t *lines)
     } while (size < 0 && errno == EINTR);
     for (ssize_t index = 0; index < size; index++)
     {
-        *lines += data[index] == '\n';
+        so_far->in_line = data[index] != '\n';
+        so_far->lines += so_far->in_line ? 0 : 1;
     }
     return size > 0 && write_all(to, data, (size_t)size);
 }
 
 static int tell_why_it_ended(void)
 {
-    size_t lines = 0;
+    passed words = {0};
     const int errors = open("err", O_RDONLY | O_CLOEXEC);
-    while (errors >= 0 && pass_on(errors, STDERR_FILENO, &lines))
+    while (errors >= 0 && pass_on(errors, STDERR_FILENO, &words))
     {
     }
     return BROKEN;
@@ -114,8 +121,8 @@ static int serve(void)
         return tell_why_it_ended();
     }
     (void)signal(SIGPIPE, SIG_IGN);
-    size_t asked = 0;
-    size_t answered = 0;
+    passed asked = {0};
+    passed answered = {0};
     enum
     {
         ANSWERS,
@@ -128,7 +135,7 @@ static int serve(void)
         [QUESTIONS] = {.fd = STDIN_FILENO, .events = POLLIN},
         [LISTENER] = {.fd = STDOUT_FILENO}, // tells when nobody listens any more
     };
-    while (watched[QUESTIONS].fd >= 0 || answered < asked)
+    while (watched[QUESTIONS].fd >= 0 || answered.lines < asked.lines)
     {
         if (poll(watched, COUNT, -1) < 0)
         {
@@ -146,6 +153,8 @@ static int serve(void)
         if (watched[QUESTIONS].revents != 0 && !pass_on(STDIN_FILENO, questions, &asked))
         {
             watched[QUESTIONS].fd = -1;
+            // The last question needs no line end, but the probe does not see the end of its input.
+            asked.lines += asked.in_line && write_all(questions, "\n", 1) ? 1 : 0;
         }
     }
     // It holds both ends of its input, so it never sees the end of it.
