@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import logging
 import os
 import shutil
 import socket
@@ -33,6 +34,8 @@ from harness.qemu_process import end_all_under
 from harness.run import run_plan
 from harness.session import AcceleratorChoice, Session
 from harness.verdict import Verdict
+
+logger = logging.getLogger(__name__)
 
 #: How long a worker may take to end once it has begun to.
 END_WITHIN_S = 10.0
@@ -115,6 +118,7 @@ def dask_setup(worker: Worker) -> None:
         while worker.status not in (Status.closing, Status.closed, Status.failed):
             never.wait(_LOOK_EVERY_S)
         never.wait(END_WITHIN_S)
+        logger.error("the worker did not end within %g s; ending it and its VMs", END_WITHIN_S)
         os._exit(1)
 
     threading.Thread(target=watch, name="harness-worker-end", daemon=True).start()

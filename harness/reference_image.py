@@ -26,7 +26,7 @@ from harness.host_tools import failure, find_tool, run_tool
 
 SUITE = "bookworm"
 PACKAGES = ("busybox-static", "linux-image-cloud-amd64", "openssh-server", "wine64")
-# Linux Documentation/admin-guide/kernel-parameters.txt. The last two save two thirds of a plugged vCPU's cost
+# Linux Documentation/admin-guide/kernel-parameters.txt. The last two save half of what a plugged vCPU costs
 # under emulation. noreplace-smp: the kernel keeps the locks that it would otherwise have to put back all over
 # its code for the second vCPU. lpj: it does not measure how fast each new one counts; the number is for
 # delays that real hardware needs, and none of the devices here does.

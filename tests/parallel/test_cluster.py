@@ -157,12 +157,14 @@ worker.status = Status.closing
 threading.Event().wait()
 """
     argv = [sys.executable, "-c", program]
-    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "running\n"
         assert process.poll() is None
-        process.communicate("end\n", timeout=60)
+        _, said = process.communicate("end\n", timeout=60)
     assert process.returncode == 1
+    assert "the worker did not end within 0.1 s" in said
 
 
 def test_a_scheduler_that_is_not_there_is_an_error_in_one_line(tmp_path: Path) -> None:

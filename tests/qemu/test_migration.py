@@ -53,6 +53,7 @@ def test_forks_start_from_the_saved_memory_and_keep_theirs_to_themselves(
             assert fork.execute("query-status")["status"] == "inmigrate"
             fork.restore_state(state, deadline=deadline)
             assert fork.execute("query-status")["status"] == "running"
+            assert fork.execute("query-migrate-parameters")["announce-rounds"] == 0
             fork.execute("stop")
             assert memory_at(fork, ADDRESS) == 0xCAFE
             guest.write_memory(ADDRESS, number)
