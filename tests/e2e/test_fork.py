@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from harness import template, vm
 from harness.cache import lock_of, locked
 from harness.deadline import Deadline
 from harness.guest import Guest
@@ -103,6 +104,21 @@ class TestBuilding:
                 self.lock_alone(template)
         self.lock_alone(template)
         self.check_that_only_disk_and_memory_differ(build, folder)
+
+    def test_of_a_guest_that_never_rests_it_is_built_all_the_same_and_told(
+        self,
+        session: Session,
+        load: Load,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        monkeypatch.setattr(vm, "RESTING_SHARE", -1.0)
+        monkeypatch.setattr(template, "REST_WITHIN_S", 1.0)
+        plan = load(ONE_OF_EACH)
+        bench = replace(session.bench(plan), cache=tmp_path / "cache")
+        assert find_fault(find_template(bench, plan.vm, folder=tmp_path)) is None
+        assert "the guest does not come to rest" in caplog.text
 
     def lock_alone(self, template: Path) -> None:
         with locked(lock_of(template), wait=False):
