@@ -80,6 +80,7 @@ class DriverService:
     """Control over the driver under test. Every method returns once the guest says that it is done.
 
     :raise GuestCommandError: the guest refused, with its reason; from every method.
+    :raise GuestError: the guest could not even ask, which says nothing about the driver; from every method.
     :raise DeadlineExpiredError: the guest did not get there in time; from every method.
     """
 
@@ -181,11 +182,12 @@ class DriverService:
         raise GuestCommandError(f"sc.exe {verb} {self._service} failed in the guest: {reason}")
 
     def _run(self, verb: str, *words: str, deadline: Deadline) -> CommandResult:
-        result = self._ssh.run(["sc.exe", verb, self._service, *words], deadline=deadline)
-        if result.exit_status != 0 and _NOT_STARTED in result.text:
-            # A guest that is out of order, and no refusal of the driver's: those are judged.
-            reason = result.text.partition(_NOT_STARTED)[2].strip(" :\n")
-            raise GuestError(f"Wine in the guest did not start sc.exe {verb}: {reason}")
+        try:
+            result = self._ssh.run(["sc.exe", verb, self._service, *words], deadline=deadline)
+        except GuestCommandError as err:
+            raise GuestError(str(err)) from err
+        if result.exit_status != 0:
+            _check_it_ran(verb, result)
         return result
 
     @staticmethod
@@ -195,6 +197,20 @@ class DriverService:
         name = found[1].lower() if found is not None else ""
         state = ServiceState(name) if name in ("stopped", "running") else ServiceState.PENDING
         return _Status(state, int(error[1]) if error is not None else 0)
+
+
+def _check_it_ran(verb: str, result: CommandResult) -> None:
+    """Do nothing if sc.exe itself says that it failed; that is about the driver, and judged.
+
+    :raise GuestError: it was not started, or died: the guest is out of order.
+    """
+    if _NOT_STARTED in result.text:
+        reason = result.text.partition(_NOT_STARTED)[2].strip(" :\n")
+        raise GuestError(f"Wine in the guest did not start sc.exe {verb}: {reason}")
+    if not (result.stdout.strip() or result.stderr.strip()):
+        raise GuestError(
+            f"sc.exe {verb} in the guest ended with exit status {result.exit_status} without a word"
+        )
 
 
 def _error_code(result: CommandResult) -> int:

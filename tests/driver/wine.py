@@ -106,7 +106,10 @@ class InstalledDriver:
 
     def start(self) -> bool:
         """Load the driver; return whether its DriverEntry succeeded."""
-        return self.wine.sc("start", self.name).returncode == 0
+        answer = self.wine.sc("start", self.name)
+        if answer.returncode != 0:
+            print(f"sc start {self.name}: {answer.stderr or answer.stdout}")  # noqa: T201
+        return answer.returncode == 0
 
     def stop(self) -> bool:
         """Ask for its unload and return whether the service is stopped then."""
@@ -226,8 +229,18 @@ class Wine:
         raise WineError(f"Wine does not start {argv[0]}: {result.stdout}")
 
     def sc(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """Run sc.exe. Wine's ends with 0 or 1; of a start it says on stderr which Win32 error it was."""
-        return self.run("sc.exe", *words, debug="-all,err+sc")
+        """Run sc.exe. Wine's ends with 0 or 1, and says on stderr which Win32 error it was.
+
+        :raise WineError: when it dies without a word.
+        """
+        for _ in range(MOST_STARTS):
+            result = self.run("sc.exe", *words, debug="-all,err+sc")
+            said = result.stderr or result.stdout
+            if result.returncode == 0 or said:
+                return result
+            # As in run(): it has not come so far as to say what is wrong.
+            print(f"sc {' '.join(words)} died with status {result.returncode}")  # noqa: T201
+        raise WineError(f"sc {' '.join(words)} dies with status {result.returncode}")
 
     def reg(self, *words: str) -> None:
         """Run reg.exe.

@@ -147,6 +147,27 @@ def test_a_guest_that_cannot_start_sc_exe_says_nothing_of_the_driver(
         server.end()
 
 
+@pytest.mark.parametrize(
+    ("end", "says"), [("exit 1", "exit status 1 without a word"), ("kill -SEGV $$", "exit")]
+)
+def test_an_sc_exe_that_dies_says_nothing_of_the_driver(
+    tmp_path: Path, profile: Profile, end: str, says: str
+) -> None:
+    script = tmp_path / "sc.exe"
+    script.write_text(f"#!/bin/sh\n{end}\n")
+    script.chmod(0o755)
+    server = start_sshd(tmp_path, environment={"PATH": f"{tmp_path}:/usr/bin:/bin"})
+    try:
+        with server.connect() as guest:
+            service = DriverService(guest, profile)
+            for act in (service.start, service.stop, service.state):
+                with pytest.raises(GuestError, match=says) as caught:
+                    act(deadline=soon())
+                assert not isinstance(caught.value, GuestCommandError)
+    finally:
+        server.end()
+
+
 # What sc.exe prints on a German Windows where loading takes a while: the driver is there at the third look.
 SLOW_SC = """\
 #!/bin/sh
