@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
+from benchmarks.commands import commands
 from benchmarks.figures import FORMAT, Figure, table
 from benchmarks.forks import fork_and_boot, logging_in, memory
 from benchmarks.parsing import parsing
@@ -24,6 +25,7 @@ from harness.errors import BenchError, UsageError
 
 BENCHMARKS: dict[str, Callable[[Workplace], list[Figure]]] = {
     "parsing": parsing,
+    "commands": commands,
     "fork": fork_and_boot,
     "plan": full_plan,
     "steps": steps,

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from benchmarks.figures import Figure, median_of, ratio_of
 from benchmarks.workplace import ONE_VCPU_ONE_DIMM, Workplace
-from harness import ssh
 from harness.deadline import Deadline
-from harness.guest import Bench, Guest
-from harness.plan import Plan
-from harness.ssh import SshConnection
-from harness.template import open_guest
+from harness.guest.bench import SshBench
+from harness.guest.ssh_guest import SshGuest
+from harness.plan.plan import Plan
+from harness.wires import login
+from harness.wires.ssh import SshConnection
 
 FORKS, COLD_BOOTS, FORKS_AT_ONCE, LOGINS = 9, 2, 5, 7
 ANSWER_WITHIN_S = 60.0
@@ -41,9 +41,9 @@ def memory(place: Workplace) -> list[Figure]:
     plan = place.plan(ONE_VCPU_ONE_DIMM)
     proportional_mb: list[float] = []
     with ExitStack() as stack:
-        guests: list[Guest] = []
+        guests: list[SshGuest] = []
         for _ in range(2 if place.quick else FORKS_AT_ONCE):
-            guest = stack.enter_context(open_guest(place.bench(plan), plan, folder=place.new_folder()))
+            guest = stack.enter_context(place.open(plan))
             guests.append(guest)
             _plug_both(guest)
             proportional_mb.append(sum(_memory_mb(guest, "Pss") for guest in guests))
@@ -59,7 +59,7 @@ def logging_in(place: Workplace) -> list[Figure]:
     plan = place.plan(ONE_VCPU_ONE_DIMM)
     bench = place.bench(plan)
     figures = []
-    with open_guest(bench, plan, folder=place.new_folder()) as guest:
+    with place.open(plan) as guest:
         for name in KEY_EXCHANGES:
             with _only_key_exchange(name):
                 samples = [_login_s(bench, guest) for _ in place.times(LOGINS)]
@@ -69,34 +69,33 @@ def logging_in(place: Workplace) -> list[Figure]:
 
 
 def _ready_s(place: Workplace, plan: Plan) -> float:
-    folder = place.new_folder()
     began_s = time.monotonic()
-    with open_guest(place.bench(plan), plan, folder=folder) as guest:
+    with place.open(plan) as guest:
         guest.probe.sample(deadline=_soon())
         if not guest.log.poll(deadline=_soon()):
             raise ValueError("the driver's log is empty")
         return time.monotonic() - began_s
 
 
-def _plug_both(guest: Guest) -> None:
+def _plug_both(guest: SshGuest) -> None:
     with guest.vm.listen("ACPI_DEVICE_OST") as ost:
         guest.vm.plug_vcpu(next(slot for slot in guest.vm.vcpu_slots() if slot.free), device_id="vcpu0")
         guest.vm.plug_dimm(128 << 20, device_id="dimm0")
         ost.wait(lambda events: len(events) >= 2, deadline=_soon())
 
 
-def _memory_mb(guest: Guest, *keys: str) -> float:
+def _memory_mb(guest: SshGuest, *keys: str) -> float:
     """Return what the kernel says of QEMU's memory (Linux Documentation/filesystems/proc.rst)."""
     lines = Path(f"/proc/{guest.vm.pid}/smaps_rollup").read_text().splitlines()[1:]
     sizes = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines}
     return sum(sizes[key] for key in keys) / MB
 
 
-def _private_mb(guest: Guest) -> float:
+def _private_mb(guest: SshGuest) -> float:
     return _memory_mb(guest, "Private_Clean", "Private_Dirty")
 
 
-def _login_s(bench: Bench, guest: Guest) -> float:
+def _login_s(bench: SshBench, guest: SshGuest) -> float:
     port = guest.vm.ssh_port()
     began_s = time.monotonic()
     with SshConnection.connect(
@@ -110,7 +109,7 @@ def _login_s(bench: Bench, guest: Guest) -> float:
         return time.monotonic() - began_s
 
 
-def _round_trips(place: Workplace, guest: Guest) -> Sequence[Figure]:
+def _round_trips(place: Workplace, guest: SshGuest) -> Sequence[Figure]:
     def timed(ask: object) -> float:
         assert callable(ask)
         began_s = time.monotonic()
@@ -126,12 +125,12 @@ def _round_trips(place: Workplace, guest: Guest) -> Sequence[Figure]:
 
 @contextmanager
 def _only_key_exchange(name: str) -> Iterator[None]:
-    preferred = ssh._KEX
-    ssh._KEX = (name,)  # type: ignore[assignment]
+    preferred = login._KEX
+    login._KEX = (name,)  # type: ignore[assignment]
     try:
         yield
     finally:
-        ssh._KEX = preferred
+        login._KEX = preferred
 
 
 def _soon() -> Deadline:

@@ -7,7 +7,7 @@ import time
 
 from benchmarks.figures import Figure, median_of
 from benchmarks.workplace import Workplace
-from harness.driver_log import LogParser
+from harness.evidence.record import LogParser
 
 RECORDS, RUNS, CHUNK_BYTES = 50_000, 5, 32768
 

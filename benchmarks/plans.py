@@ -16,9 +16,8 @@ from benchmarks.figures import Figure, median_of, ratio_of
 from benchmarks.workplace import ONE_VCPU_ONE_DIMM, TimedRun, Workplace
 from harness.deadline import Deadline
 from harness.errors import BenchError
-from harness.evidence import StepEvidence
-from harness.plan import Plan
-from harness.template import open_guest
+from harness.evidence.witness import StepEvidence
+from harness.plan.plan import Plan
 
 RUNS, STEP_RUNS, TURNS, ANSWERS = 9, 7, 3, 20
 PLANS_AT_ONCE, AT_ONCE = 8, (1, 2, 4)
@@ -158,7 +157,7 @@ def _plans_per_minute(place: Workplace, folder: Path, workers: int) -> float:
 def _probe_answers_ms(place: Workplace, plan: Plan) -> list[float]:
     """Return how long the probe takes to answer in an idle guest that has answered before."""
     deadline = Deadline.after(MANY_WITHIN_S)
-    with open_guest(place.bench(plan), plan, folder=place.new_folder()) as guest:
+    with place.open(plan) as guest:
         samples = [guest.probe.sample(deadline=deadline) for _ in range(5 + ANSWERS)][5:]
     return [1000 * (sample.host_after_s - sample.host_before_s) for sample in samples]
 

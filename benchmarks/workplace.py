@@ -6,17 +6,22 @@ from __future__ import annotations
 import itertools
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from harness.errors import BenchError
-from harness.guest import Bench, Guest
-from harness.plan import Plan, Step
-from harness.run import run_plan
-from harness.session import Session
-from harness.template import find_template
-from harness.verdict import Verdict
+from harness.evidence.verdict import Verdict
+from harness.fork.open import open_guest
+from harness.fork.template import find_template
+from harness.guest.bench import SshBench, with_system
+from harness.guest.guest import Guest
+from harness.guest.ssh_guest import SshGuest
+from harness.plan.plan import Plan, Step
+from harness.run.run import run_plan
+from harness.run.session import Session
 
 ONE_VCPU_ONE_DIMM = """
 steps:
@@ -82,9 +87,19 @@ class Workplace:
         find_template(self.bench(plan), plan.vm, folder=path.parent)
         return plan
 
-    def bench(self, plan: Plan) -> Bench:
+    def bench(self, plan: Plan) -> SshBench:
         """Return the bench for the plan."""
-        return self._session.bench(plan)
+        return with_system(self._session.bench(plan))
+
+    @contextmanager
+    def open(self, plan: Plan) -> Iterator[SshGuest]:
+        """Give a guest for the plan, as a run does."""
+        opened = open_guest(
+            self.bench(plan), shape=plan.vm, boot=plan.boot, driver=plan.driver, folder=self.new_folder()
+        )
+        with opened as guest:
+            assert isinstance(guest, SshGuest)
+            yield guest
 
     def run(self, plan: Plan) -> TimedRun:
         """Run a plan.

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import dataclass
 
@@ -42,3 +43,8 @@ class Deadline:
         """
         if self.expired():
             raise DeadlineExpiredError(f"{waited_for} did not happen in time")
+
+
+def pause(seconds: float) -> None:
+    """Let so much time pass before something is looked at again."""
+    threading.Event().wait(seconds)

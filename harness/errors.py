@@ -11,21 +11,29 @@
         ├── DeadlineExpiredError
         ├── HostError           this host lacks a tool, or a build on it failed
         ├── ImageError          a guest image is missing, damaged or of another version
+        │   └── TemplateDamagedError    a template is not what was saved
         ├── VmError             QEMU could not be started
-        │   └── VmExitedError   QEMU ended while it was needed
+        │   ├── VmExitedError   QEMU ended while it was needed
+        │   ├── VmStalledError  QEMU did not run, so nothing can be said of what is late
+        │   └── VmDisturbedError    somebody or the host paused, reset or ended the VM
         ├── QmpError
         │   ├── QmpCommandError QEMU refused a command
         │   └── QmpLostError    the QMP connection ended
+        ├── QtestError          the qtest connection ended, or QEMU refused a command over it
         ├── GuestError
         │   ├── GuestUnreachableError
+        │   ├── DriverCrashedError      the driver took the guest's kernel mode along: judged, not an error
         │   └── GuestCommandError
         │       └── DriverRefusedError  the driver did not start or stop: judged, not an error
+        ├── GuestGoneError      the guest restarted, panicked or powered off: judged, not an error
         └── DriverLogError      the driver's log vanished, shrank or is not a driver log
 
-A wrong driver is none of these: it is a :class:`harness.verify.Mismatch`.
+A wrong driver is none of these: it is a :class:`harness.evidence.judge.Mismatch`.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 
 class HilError(Exception):
@@ -73,12 +81,31 @@ class ImageError(BenchError):
     """A guest image is missing, damaged or of another version."""
 
 
+class TemplateDamagedError(ImageError):
+    """A template is not what was saved, so what its forks do says nothing."""
+
+
 class VmError(BenchError):
     """QEMU could not be started."""
 
 
 class VmExitedError(VmError):
     """QEMU ended while the bench still needed it."""
+
+
+class VmStalledError(VmError):
+    """QEMU or the harness got no processor time while something was due: nobody in the guest is to blame."""
+
+
+class VmDisturbedError(VmError):
+    """Somebody, the host or QEMU itself paused, reset or ended the VM under the plan.
+
+    :ivar incident: the :class:`harness.evidence.incident.Incident`.
+    """
+
+    def __init__(self, incident: object) -> None:
+        super().__init__(str(incident))
+        self.incident: Any = incident
 
 
 class QmpError(BenchError):
@@ -104,6 +131,10 @@ class QmpLostError(QmpError):
     """The QMP connection ended while it was needed."""
 
 
+class QtestError(BenchError):
+    """The qtest connection to QEMU did not do what it must."""
+
+
 class GuestError(BenchError):
     """Something asked of the guest over SSH did not work."""
 
@@ -116,11 +147,31 @@ class GuestCommandError(GuestError):
     """A command in the guest ended with an exit status other than expected."""
 
 
+class DriverCrashedError(GuestError):
+    """Code in the guest's kernel mode crashed; the driver under test is the only one there that is not known.
+
+    A run takes this as evidence about the driver, not as a broken bench.
+    """
+
+
 class DriverRefusedError(GuestCommandError):
     """The driver under test did not start or stop when the guest asked it to.
 
     A run takes this as evidence about the driver, not as a broken bench.
     """
+
+
+class GuestGoneError(BenchError):
+    """The guest restarted, panicked or powered off while something was wanted of it.
+
+    A run takes this as evidence about the guest, not as a broken bench.
+
+    :ivar incident: the :class:`harness.evidence.incident.Incident`.
+    """
+
+    def __init__(self, incident: object) -> None:
+        super().__init__(str(incident))
+        self.incident: Any = incident
 
 
 class DriverLogError(BenchError):

@@ -10,26 +10,38 @@ of each then waits for its own.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
-from harness.cluster_options import ClusterOptions
+from harness.cluster.options import ClusterOptions
+from harness.cluster.where import check_where, crew_of
+from harness.document.files import is_yaml_file
+from harness.document.printable import printable
 from harness.errors import BenchError, UsageError
-from harness.nightly import Crew, LocalCrew, Nightly, NoCrew, Workers, parse_workers, verdict_of
-from harness.plan import Plan
-from harness.report import failure_lines, summary_lines, write_results
-from harness.session import Session, new_results_folder
-from harness.verdict import Verdict
+from harness.evidence.verdict import Verdict
+from harness.plan.folder import holds_plans
+from harness.plan.plan import Plan
+from harness.run.crew import Batch, Workers, verdict_of
+from harness.run.junit import properties_of
+from harness.run.pytest_parts import Gathered, add_options, report_of, session_of
+from harness.run.report import PlanResult, summary_lines, why_not_passed
+from harness.run.session import Session
+from harness.run.signals import exit_status, holding_signals, signal_received, signals_end_in_order
 
 PLANS_FOLDER = "testplans"
 
 _session_key = pytest.StashKey[Session]()
 _where_key = pytest.StashKey[Workers | ClusterOptions]()
-_nightly_key = pytest.StashKey[Nightly]()
+_batch_key = pytest.StashKey[Batch]()
+_named_folders_key = pytest.StashKey[dict[Path, bool]]()
+_outside_key = pytest.StashKey[dict[str, Path]]()
+_gathered = Gathered()
 
 
 class PlanFailedError(Exception):
@@ -38,59 +50,50 @@ class PlanFailedError(Exception):
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options of the harness."""
-    group = parser.getgroup("hil", "hot-plug test plans")
-    group.addoption(
-        "--hil-accelerator",
-        choices=("auto", "kvm", "tcg"),
-        default="auto",
-        help="how QEMU runs the guest; auto tries KVM by running a guest (default: auto)",
-    )
-    group.addoption(
-        "--hil-results",
-        type=Path,
-        metavar="DIR",
-        help="folder for the evidence of each plan (default: results/<time>)",
-    )
-    group.addoption(
-        "--hil-workers",
-        metavar="N",
-        help="plans run at once at most, as the host has room; auto for two per core (default: 1)",
-    )
-    group.addoption(
-        "--hil-cluster",
-        metavar="ADDRESS",
-        help="run the plans on a Dask cluster, such as tls://head:8786, and not on this host",
-    )
-    for name, what in (("ca", "CA to trust"), ("cert", "certificate to show"), ("key", "key of it")):
-        group.addoption(f"--hil-tls-{name}", type=Path, metavar="FILE", help=f"for the cluster: {what}, PEM")
+    add_options(parser)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Set up the session that all plans share."""
-    results = config.getoption("--hil-results") or new_results_folder(
-        config.invocation_params.dir / "results"
-    )
-    config.stash[_session_key] = Session(
-        results=Path(results).absolute(), accelerator=config.getoption("--hil-accelerator")
-    )
+    _gathered.clear()
+    qemu = config.getoption("--hil-qemu")
     try:
+        if _session_key not in config.stash:
+            config.stash[_session_key] = session_of(config)
         config.stash[_where_key] = check_where(
             workers=config.getoption("--hil-workers"),
             cluster=config.getoption("--hil-cluster"),
             tls_ca=config.getoption("--hil-tls-ca"),
             tls_cert=config.getoption("--hil-tls-cert"),
             tls_key=config.getoption("--hil-tls-key"),
+            qemu=qemu,
         )
     except UsageError as err:
         raise pytest.UsageError(str(err)) from err
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Have the processes of pytest-xdist write to one folder."""
+    node.workerinput["hil_results"] = str(node.config.stash[_session_key].results)
+
+
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
-    """Collect the YAML files of folders named ``testplans``, and those named on the command line."""
-    if file_path.suffix not in (".yaml", ".yml"):
+    """Collect plans: the YAML files of folders named ``testplans``, and those named on the command line.
+
+    There a file can be named, or a folder that holds plans; so it can in ``testpaths``.
+    """
+    if not is_yaml_file(file_path):
         return None
-    if file_path.parent.name == PLANS_FOLDER or parent.session.isinitpath(file_path):
-        return cast(pytest.Collector, PlanFile.from_parent(parent, path=file_path))
+    if (
+        file_path.parent.name == PLANS_FOLDER
+        or parent.session.isinitpath(file_path)
+        or _is_named_folder_of_plans(file_path.parent, parent.session)
+    ):
+        # Plans outside the root folder, such as the default ones of a wheel, would have no name in reports.
+        outside = not file_path.is_relative_to(parent.config.rootpath)
+        name = _name_outside(file_path, parent.config) if outside else None
+        return cast(pytest.Collector, PlanFile.from_parent(parent, path=file_path, nodeid=name))
     return None
 
 
@@ -101,42 +104,63 @@ def pytest_runtest_makereport(
     """Put the explanation of a plan that did not pass in place of a traceback, in set-up and call alike."""
     report = yield
     if isinstance(item, PlanItem):
+        # What was logged is in the evidence; a screen of it would hide why the plan did not pass.
+        report.sections = []
         if call.excinfo is not None:
             report.longrepr = item.explain(call.excinfo.value) or report.longrepr
+        if report.skipped and item.verdict is not None:
+            report.longrepr = (str(item.path), 1, f"Skipped: {item.verdict.skipped}")
         if report.when == "setup" and item.verdict is not None:
             # What the plan took, not how long this item had to wait for it.
             report.duration = item.verdict.duration_s
+        if hasattr(item.config, "workerinput"):
+            _gathered.send(report, batch=_batch_of(item.config), plan=item.plan)
     return report
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Keep in mind which plans have been reported."""
+    _gathered.add(report)
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """Print what a person wants to know of the plans that were run."""
-    nightly = config.stash.get(_nightly_key, None)
-    verdicts = verdicts_of(config)
-    if nightly is None or not (verdicts or nightly.not_run()):
+    batch = config.stash.get(_batch_key, None)
+    results = batch.results() if batch is not None else []
+    if batch is None or not results:
         return
     terminalreporter.section("hot-plug plans")
-    for line in summary_lines(verdicts) if verdicts else []:
+    for line in summary_lines(results, folder=batch.session.results):
         terminalreporter.line(line)
-    if nightly.not_run():
-        terminalreporter.line(f"{nightly.not_run()} not run")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """End what still runs, as after Ctrl-C, and write ``results.json`` beside the evidence."""
-    nightly = session.config.stash.get(_nightly_key, None)
-    if nightly is not None:
-        nightly.finish()
-    verdicts = verdicts_of(session.config)
-    if verdicts:
-        write_results(verdicts, folder=session.config.stash[_session_key].results)
+    """End what still runs, as after Ctrl-C, and see to it that every plan is in every report."""
+    config = session.config
+    with holding_signals():
+        _gathered.write(config.stash[_session_key].results)
+        batch = config.stash.get(_batch_key, None)
+        if batch is None:
+            return
+        items = [item for item in session.items if isinstance(item, PlanItem)]
+        for item in items:
+            batch.expect(item.plan)
+        batch.finish()
+        if not hasattr(config, "workerinput"):
+            for item in items:
+                if item.nodeid not in _gathered.reported:
+                    report = report_of(item, batch.result_of(item.plan))
+                    item.ihook.pytest_runtest_logreport(report=report)
+            batch.report(is_last=True)
+    if signal_received() not in (None, signal.SIGINT):
+        session.exitstatus = exit_status()
 
 
-def verdicts_of(config: pytest.Config) -> list[Verdict]:
-    """Return the verdicts reached so far, in the order of the plans."""
-    nightly = config.stash.get(_nightly_key, None)
-    return nightly.verdicts() if nightly is not None else []
+def take_over(config: pytest.Config, batch: Batch) -> None:
+    """Go on with a run that has begun, instead of one by the options; before :func:`pytest_configure`."""
+    config.stash[_batch_key] = batch
+    config.stash[_session_key] = batch.session
 
 
 class PlanFile(pytest.File):
@@ -161,20 +185,33 @@ class PlanItem(pytest.Item):
         self.future: Future[Verdict] | None = None
         self.verdict: Verdict | None = None
 
+    @classmethod
+    def of(
+        cls, session: pytest.Session, plan: Plan, *, result: PlanResult, future: Future[Verdict]
+    ) -> PlanItem:
+        """Return the item of a plan that was begun, whatever pytest would make of its path."""
+        name = printable(plan.name)
+        nodeid = f"{printable(result.path)}::{name}"
+        item = cls.from_parent(session, name=name, nodeid=nodeid, plan=plan)
+        item.path, item.future = plan.source, future
+        return item
+
     def setup(self) -> None:
         """Wait until the plan has been run and its evidence gathered."""
         if self.future is None:
             self._start_all()
         assert self.future is not None
-        verdict = verdict_of(self.future)
-        self.verdict = verdict
-        self.user_properties += verdict.setting.properties()
-        self.user_properties.append(("evidence", str(verdict.evidence)))
-        if verdict.worker is not None:
-            self.user_properties.append(("worker", verdict.worker))
-            self.user_properties.append(("lost_workers", ", ".join(verdict.lost_workers)))
+        batch = _batch_of(self.config)
+        try:
+            self.verdict = verdict = verdict_of(self.future)
+        finally:
+            if not hasattr(self.config, "workerinput"):
+                batch.report()
+        self.user_properties += properties_of(batch.result_of(self.plan))
         if verdict.outcome == "error":
             raise BenchError(verdict.error)
+        if verdict.skipped is not None:
+            pytest.skip(verdict.skipped)
 
     def runtest(self) -> None:
         """Judge."""
@@ -185,64 +222,54 @@ class PlanItem(pytest.Item):
         """Return why the plan did not pass, for people; None for what only a developer can read."""
         if not isinstance(error, PlanFailedError | BenchError):
             return None
-        if self.verdict is not None:
-            return "\n".join(failure_lines(self.verdict))
-        return f"error     {error}\n          the bench broke: this says nothing about the driver"
+        return "\n".join(why_not_passed(_batch_of(self.config).result_of(self.plan)))
 
     def _start_all(self) -> None:
-        nightly = _nightly_of(self.config)
         # Each process of pytest-xdist collects all items and is then given some of them one by one.
         alone = hasattr(self.config, "workerinput")
-        for item in [self] if alone else self.session.items:
-            if isinstance(item, PlanItem) and item.future is None:
-                item.future = nightly.add(item.plan)
+        items = [self] if alone else [item for item in self.session.items if isinstance(item, PlanItem)]
+        batch = _batch_of(self.config)
+        for each in self.session.items:
+            if isinstance(each, PlanItem):
+                batch.expect(each.plan)
+        for item in items:
+            if item.future is None:
+                item.future = batch.take(item.plan)
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
         """Return where the plan is and what it is called."""
         return self.path, None, self.name
 
 
-def check_where(
-    *,
-    workers: str | None,
-    cluster: str | None,
-    tls_ca: Path | None,
-    tls_cert: Path | None,
-    tls_key: Path | None,
-) -> Workers | ClusterOptions:
-    """Return where plans are to be run: so many at once on this host, or on a cluster.
-
-    :raise UsageError: the options are wrong or do not go together.
-    """
-    if cluster is None:
-        if tls_ca or tls_cert or tls_key:
-            raise UsageError(
-                "certificates without a cluster; its address is missing, such as tls://head:8786"
-            )
-        return parse_workers(workers if workers is not None else "1")
-    if workers is not None:
-        raise UsageError("a number of plans at once is for this host; each worker of a cluster has its own")
-    options = ClusterOptions(address=cluster, tls_ca=tls_ca, tls_cert=tls_cert, tls_key=tls_key)
-    options.check()
-    return options
+def _is_named_folder_of_plans(folder: Path, session: pytest.Session) -> bool:
+    config = session.config
+    # Without arguments pytest takes the current folder, and a worker of pytest-xdist is even given it as one.
+    if config.args == [str(config.invocation_params.dir)] or not session.isinitpath(folder):
+        return False
+    known = config.stash.setdefault(_named_folders_key, {})
+    if folder not in known:
+        known[folder] = holds_plans(folder)
+    return known[folder]
 
 
-def _nightly_of(config: pytest.Config) -> Nightly:
-    nightly = config.stash.get(_nightly_key, None)
-    if nightly is None:
+def _name_outside(path: Path, config: pytest.Config) -> str:
+    """Return what to call a plan outside the root folder; its whole path if another one is called so."""
+    name = f"{path.parent.name}/{path.name}"
+    known = config.stash.setdefault(_outside_key, {})
+    return name if known.setdefault(name, path) == path else path.as_posix()
+
+
+def _batch_of(config: pytest.Config) -> Batch:
+    batch = config.stash.get(_batch_key, None)
+    if batch is None:
         session = config.stash[_session_key]
-        nightly = Nightly(_crew(config.stash[_where_key], session), session)
-        config.stash[_nightly_key] = nightly
-    return nightly
-
-
-def _crew(where: Workers | ClusterOptions, session: Session) -> Crew:
-    if not isinstance(where, ClusterOptions):
-        return LocalCrew(session, workers=where)
-    # Dask takes half a second to import and is not installed everywhere.
-    from harness.cluster import ClusterCrew
-
-    try:
-        return ClusterCrew(where, session)
-    except BenchError as err:
-        return NoCrew(err)
+        if not hasattr(config, "workerinput"):
+            # The processes of pytest-xdist share the folder.
+            session.own_results()
+        # Whoever ends pytest is to find the reports written and the VMs gone.
+        endings = ExitStack()
+        endings.enter_context(signals_end_in_order())
+        config.add_cleanup(endings.close)
+        batch = Batch(crew_of(config.stash[_where_key], session), session)
+        config.stash[_batch_key] = batch
+    return batch

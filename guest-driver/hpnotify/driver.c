@@ -24,6 +24,7 @@ static NTSTATUS HpnWriteFirstRecords(const HPN_PARAMETERS *parameters)
     record.kind = HpnKindLoad;
     record.detail.load.interfaces = parameters->interfaces;
     record.detail.load.synchronous = parameters->synchronous;
+    record.detail.load.includeExisting = parameters->includeExisting;
     status = HpnLogWrite(&state.log, &record);
     if (!NT_SUCCESS(status))
     {

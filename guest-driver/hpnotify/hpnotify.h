@@ -21,6 +21,7 @@ typedef struct HPN_PARAMETERS
 {
     ULONG interfaces;
     ULONG synchronous;
+    ULONG includeExisting;
     UNICODE_STRING logPath;
     WCHAR logPathBuffer[HPN_PATH_CHARS];
 } HPN_PARAMETERS;
@@ -44,6 +45,7 @@ typedef struct HPN_RECORD
         {
             ULONG interfaces;
             ULONG synchronous;
+            ULONG includeExisting;
         } load;
         struct
         {

@@ -98,6 +98,7 @@ _Use_decl_annotations_ NTSTATUS HpnReadParameters(PUNICODE_STRING registryPath, 
 {
     parameters->interfaces = HPN_INTERFACE_PROCESSOR | HPN_INTERFACE_MEMORY;
     parameters->synchronous = 0;
+    parameters->includeExisting = 0;
     RtlInitUnicodeString(&parameters->logPath, HPN_DEFAULT_LOG_PATH);
 
     UNICODE_STRING name = RTL_CONSTANT_STRING(L"Parameters");
@@ -119,6 +120,10 @@ _Use_decl_annotations_ NTSTATUS HpnReadParameters(PUNICODE_STRING registryPath, 
     if (NT_SUCCESS(status))
     {
         status = HpnQueryNumber(key, L"Synchronous", 0, 1, &parameters->synchronous);
+    }
+    if (NT_SUCCESS(status))
+    {
+        status = HpnQueryNumber(key, L"IncludeExisting", 0, 1, &parameters->includeExisting);
     }
     if (NT_SUCCESS(status))
     {

@@ -42,6 +42,7 @@ static void HpnFormatLoad(HPN_LINE *line, const HPN_RECORD *record)
     HpnAppendNumber(line, "qpc_hz", (ULONG64)frequency.QuadPart);
     HpnAppendWord(line, "interfaces", HpnInterfacesWord(record->detail.load.interfaces));
     HpnAppendNumber(line, "synchronous", record->detail.load.synchronous);
+    HpnAppendNumber(line, "existing", record->detail.load.includeExisting);
 }
 
 static void HpnFormatNotification(HPN_LINE *line, const HPN_RECORD *record)

@@ -51,13 +51,16 @@ HpnProcessorChange(PVOID CallbackContext, PKE_PROCESSOR_CHANGE_NOTIFY_CONTEXT Ch
 
 // PASSIVE_LEVEL, DriverEntry's thread. *entry stays NULL on failure.
 static NTSTATUS HpnRegisterInterface(
-    PDRIVER_OBJECT driverObject, const GUID *classGuid, PDRIVER_NOTIFICATION_CALLBACK_ROUTINE callback, HPN_LOG *log,
-    PVOID *entry)
+    PDRIVER_OBJECT driverObject, const GUID *classGuid, PDRIVER_NOTIFICATION_CALLBACK_ROUTINE callback,
+    BOOLEAN includeExisting, HPN_LOG *log, PVOID *entry)
 {
     PVOID registered = NULL;
-    // Flags 0: what exists already is in the baseline.
+    // With flags 0 what exists already is in the baseline alone; else the callback is called for it before this
+    // routine returns, for an interface that arrives meanwhile perhaps twice.
     NTSTATUS status = IoRegisterPlugPlayNotification(
-        EventCategoryDeviceInterfaceChange, 0, (PVOID)classGuid, driverObject, callback, log, &registered);
+        EventCategoryDeviceInterfaceChange,
+        includeExisting ? PNPNOTIFY_DEVICE_INTERFACE_INCLUDE_EXISTING_INTERFACES : 0, (PVOID)classGuid, driverObject,
+        callback, log, &registered);
     *entry = NT_SUCCESS(status) ? registered : NULL;
     return status;
 }
@@ -68,6 +71,7 @@ _Use_decl_annotations_ NTSTATUS HpnRegisterNotifications(
     HPN_REGISTRATIONS *registrations, PDRIVER_OBJECT driverObject, const HPN_PARAMETERS *parameters, HPN_LOG *log)
 {
     NTSTATUS status = STATUS_SUCCESS;
+    const BOOLEAN existing = parameters->includeExisting != 0;
     *registrations = (HPN_REGISTRATIONS){0};
     if (parameters->synchronous != 0)
     {
@@ -81,7 +85,7 @@ _Use_decl_annotations_ NTSTATUS HpnRegisterNotifications(
     if ((parameters->interfaces & HPN_INTERFACE_PROCESSOR) != 0)
     {
         status = HpnRegisterInterface(
-            driverObject, &GUID_DEVICE_PROCESSOR, HpnProcessorNotification, log, &registrations->processor);
+            driverObject, &GUID_DEVICE_PROCESSOR, HpnProcessorNotification, existing, log, &registrations->processor);
         if (!NT_SUCCESS(status))
         {
             goto failed;
@@ -89,8 +93,8 @@ _Use_decl_annotations_ NTSTATUS HpnRegisterNotifications(
     }
     if ((parameters->interfaces & HPN_INTERFACE_MEMORY) != 0)
     {
-        status =
-            HpnRegisterInterface(driverObject, &GUID_DEVICE_MEMORY, HpnMemoryNotification, log, &registrations->memory);
+        status = HpnRegisterInterface(
+            driverObject, &GUID_DEVICE_MEMORY, HpnMemoryNotification, existing, log, &registrations->memory);
         if (!NT_SUCCESS(status))
         {
             goto failed;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // hpprobe: says as JSON how many processors and how much memory the system uses, which boot it is, and the time; once,
-// or for each line of stdin.
+// or for each line of stdin. A line may also want a device interface announced. Or it has the system write to its
+// disk what a hard reset would lose.
 #include <fcntl.h>
 #include <inttypes.h>
 #include <io.h>
@@ -8,12 +9,15 @@
 #include <string.h>
 #include <windows.h>
 
+#include "announce.h"
+#include "save.h"
 #include "state.h"
 
 enum
 {
-    ID_BYTES = 1024, // a request line is echoed up to here
+    REQUEST_BYTES = 1024, // a request line is echoed up to here
     EXIT_UNREADABLE = 1,
+    EXIT_UNSAVED = 1,
     EXIT_USAGE = 2
 };
 
@@ -41,7 +45,8 @@ static void PrintString(const char *text)
     putchar('"');
 }
 
-static bool PrintSample(const char *id, bool wine)
+// Says with the sample what came of an announcement, if there was one.
+static bool PrintSample(const char *id, bool wine, const ANNOUNCED *announced)
 {
     SYSTEM_STATE state = {0};
     LARGE_INTEGER frequency;
@@ -63,13 +68,20 @@ static bool PrintSample(const char *id, bool wine)
     GetSystemTimePreciseAsFileTime(&time);
     const uint64_t systemTime = (uint64_t)time.dwHighDateTime << 32 | time.dwLowDateTime;
     printf(
-        ",\"qpc\":%" PRId64 ",\"qpc_hz\":%" PRId64 ",\"system_time_100ns\":%" PRIu64 ",\"platform\":\"%s\"}\n",
+        ",\"qpc\":%" PRId64 ",\"qpc_hz\":%" PRId64 ",\"system_time_100ns\":%" PRIu64 ",\"platform\":\"%s\"",
         (int64_t)counter.QuadPart, (int64_t)frequency.QuadPart, systemTime, wine ? "wine" : "windows");
+    if (announced != NULL)
+    {
+        const bool failed = announced->link[0] == '\0';
+        printf(",\"%s\":", failed ? "announce_error" : "announced");
+        PrintString(failed ? announced->error : announced->link);
+    }
+    printf("}\n");
     return fflush(stdout) == 0;
 }
 
-// Reads one line without its end, cut to what id holds; false at the end of the input.
-static bool ReadRequest(char *id, size_t size)
+// Reads one line without its end, cut to what there is room for; false at the end of the input.
+static bool ReadRequest(char *request, size_t size)
 {
     size_t length = 0;
     int character;
@@ -77,38 +89,52 @@ static bool ReadRequest(char *id, size_t size)
     {
         if (length < size - 1 && character != '\0')
         {
-            id[length++] = (char)character;
+            request[length++] = (char)character;
         }
     }
-    if (length > 0 && id[length - 1] == '\r')
+    if (length > 0 && request[length - 1] == '\r')
     {
         length--;
     }
-    id[length] = '\0';
+    request[length] = '\0';
     return character != EOF || length > 0;
 }
 
 int main(int argc, char **argv)
 {
-    static char id[ID_BYTES];
+    static char request[REQUEST_BYTES];
     const bool wine = IsWine();
     // No LF to CR LF on the way out, and no Ctrl-Z as an end on the way in.
     (void)_setmode(_fileno(stdin), _O_BINARY);
     (void)_setmode(_fileno(stdout), _O_BINARY);
     if (argc == 1)
     {
-        return PrintSample("", wine) ? 0 : EXIT_UNREADABLE;
+        return PrintSample("", wine, NULL) ? 0 : EXIT_UNREADABLE;
+    }
+    if (argc == 2 && strcmp(argv[1], "--save") == 0)
+    {
+        return (wine ? SaveWine() : SaveWindows()) ? 0 : EXIT_UNSAVED;
     }
     if (argc != 2 || strcmp(argv[1], "--loop") != 0)
     {
         fprintf(
-            stderr, "usage: hpprobe          one sample as a line of JSON\n"
-                    "       hpprobe --loop   one for each line of stdin, which it carries as \"id\"\n");
+            stderr,
+            "usage: hpprobe          one sample as a line of JSON\n"
+            "       hpprobe --loop   one for each line of stdin, which it carries as \"id\";\n"
+            "                        <id> announce <processor|memory> <arrival|removal> <name> announces first\n"
+            "       hpprobe --save   write registry and files to the disk\n");
         return EXIT_USAGE;
     }
-    while (ReadRequest(id, sizeof id))
+    while (ReadRequest(request, sizeof request))
     {
-        if (!PrintSample(id, wine))
+        ANNOUNCED announced;
+        char *words = NULL;
+        const bool announces = IsAnnouncement(request, &words);
+        if (announces)
+        {
+            Announce(words, wine, &announced);
+        }
+        if (!PrintSample(request, wine, announces ? &announced : NULL))
         {
             return EXIT_UNREADABLE;
         }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from harness.cache import built_folder
+from harness.host.cache import built_folder
 
 
 def say(word: str) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import pytest
 
-from harness.guest import Bench
-from harness.plan import Plan
-from harness.session import Session
+from harness.guest.bench import Bench
+from harness.plan.plan import Plan
+from harness.run.session import Session
 
 ONE_DIMM = """
 vm: {vcpus: 1, max_vcpus: 4, memory: 1 GiB, slots: 4, max_memory: 8 GiB}

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from harness.cache import built_folder, cache_folder, content_key
+from harness.host.cache import built_folder, cache_folder, content_key
 
 PROGRAM = Path(__file__).with_name("ask_for_a_folder.py")
 ANSWER_WITHIN_S = 20.0
@@ -160,6 +160,13 @@ class TestCacheFolder:
     def test_is_where_the_environment_says(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setenv("HIL_CACHE", str(tmp_path))
         assert cache_folder() == tmp_path
+
+    def test_is_absolute_whatever_is_written(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("HOME", str(tmp_path / "home"))
+        for chosen, meant in (("mine", "mine"), ("./a/b", "a/b"), ("~/mine", "home/mine")):
+            monkeypatch.setenv("HIL_CACHE", chosen)
+            assert cache_folder() == tmp_path / meant
 
     @pytest.mark.parametrize("chosen", [None, ""])
     def test_is_the_users_otherwise(

@@ -4,20 +4,26 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
 import stat
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness.cache import Progress
-from harness.errors import ImageError
-from harness.guest import Bench
-from harness.guest_binaries import GuestBinaries
-from harness.images import GuestImage, find_image
-from harness.profile import Profile, load_profile
-from harness.session import PROJECT_PROFILES
+from harness.errors import HostError, ImageError
+from harness.guest.bench import Bench
+from harness.guest.binaries import GuestBinaries, build_guest_binaries
+from harness.guest.images import GuestImage, find_image
+from harness.guest.profile import Profile, load_profile
+from harness.guest.reference_image import copied_programs
+from harness.host.cache import Progress
+from harness.host.checkout import PROJECT_PROFILES
+from harness.vm.image_format import image_format
 
 LARGEST_IMAGE_BYTES = 500 * 1000 * 1000
 
@@ -143,6 +149,152 @@ class TestReferenceImage:
             )
 
 
+def needs_of(program: Path) -> list[str]:
+    """Return what an ELF program asks of the system it runs on: an interpreter, shared libraries."""
+    said = subprocess.run(
+        ["readelf", "--program-headers", "--dynamic", "--wide", program],
+        env={**os.environ, "LC_ALL": "C"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return [line.strip() for line in said.stdout.splitlines() if " INTERP " in line or "(NEEDED)" in line]
+
+
+class TestNothingOfTheHost:
+    def test_is_linked_into_what_the_guest_runs(self) -> None:
+        programs = copied_programs(build_guest_binaries()).values()
+        for_linux = [path for path in programs if path.read_bytes().startswith(b"\x7fELF")]
+        assert {path.name for path in for_linux} == {"hpfeed", "spareprobe"}
+        assert {path.name: needs_of(path) for path in for_linux} == {path.name: [] for path in for_linux}
+
+    def test_would_be_overlooked_if_it_were(self) -> None:
+        shell = shutil.which("sh")
+        assert shell is not None
+        assert any("INTERP" in need for need in needs_of(Path(shell)))
+        assert any("libc" in need for need in needs_of(Path(shell)))
+
+
+class TestPackages:
+    @pytest.fixture
+    def build(
+        self, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> Callable[[str], tuple[str, list[str]]]:
+        """Build an image with a script as ``mmdebstrap``, which must fail; return why and its arguments."""
+
+        def build(script: str) -> tuple[str, list[str]]:
+            folder = tmp_path / "bin"
+            folder.mkdir()
+            program = folder / "mmdebstrap"
+            program.write_text(f'#!/bin/sh\nprintf "%s\\0" "$@" >{tmp_path}/arguments\n{script}\n')
+            program.chmod(0o755)
+            monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+            with pytest.raises(HostError) as caught:
+                find_image(
+                    bench.profile, binaries=GuestBinaries(bench.driver.parent), cache=tmp_path / "cache"
+                )
+            assert not list((tmp_path / "cache").glob("*/*[0-9a-f]"))
+            return str(caught.value), (tmp_path / "arguments").read_text().split("\0")[:-1]
+
+        return build
+
+    def test_are_those_that_debian_has_signed(
+        self, build: Callable[[str], tuple[str, list[str]]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delenv("HIL_MIRROR", raising=False)
+        _, arguments = build("exit 1")
+        assert "--keyring=/usr/share/keyrings/debian-archive-keyring.gpg" in arguments
+        # Given no mirror, mmdebstrap takes Debian's for a suite of Debian's, whatever the host is.
+        assert arguments[-2:] == ["bookworm", "-"]
+
+    def test_come_from_the_mirror_that_is_named(
+        self, build: Callable[[str], tuple[str, list[str]]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("HIL_MIRROR", "http://mirror.example/debian")
+        _, arguments = build("exit 1")
+        assert arguments[-3:] == ["bookworm", "-", "http://mirror.example/debian"]
+
+    def test_that_cannot_be_had_are_told_in_the_words_of_mmdebstrap(
+        self, build: Callable[[str], tuple[str, list[str]]]
+    ) -> None:
+        reason, _ = build("echo 'I: downloading' >&2; echo 'E: no such suite' >&2; exit 9")
+        assert "mmdebstrap failed with exit status 9: " in reason
+        assert reason.endswith("E: no such suite")
+
+    def test_whose_wine_does_not_run_are_told_in_one_line(
+        self, build: Callable[[str], tuple[str, list[str]]]
+    ) -> None:
+        tree = "tree=$(mktemp --directory); mkdir -p $tree/tmp $tree/usr/x86_64-w64-mingw32/lib"
+        hook = 'for last; do case "$last" in *make-prefix:*) hook=${last#--extract-hook=} ;; esac; done'
+        library = "touch $tree/usr/x86_64-w64-mingw32/lib/zlib1.dll"
+        # As mmdebstrap runs a hook, and what it says when one failed.
+        fail = 'sh -c "$hook" exec $tree || { echo "E: command failed: $hook" >&2; rm -r $tree; exit 1; }'
+        reason, _ = build(f"{tree}; {library}\n{hook}\n{fail}")
+        assert "\n" not in reason
+        # 127: no such program there; 125: not root, so not even chroot works.
+        assert re.search(
+            r": make-prefix: the guest's Wine failed with exit status 12[57] at wineboot\.exe$", reason
+        )
+
+
+def make_disk(path: Path, disk_format: str, size: str = "1M") -> None:
+    subprocess.run(["qemu-img", "create", "-q", "-f", disk_format, path, size], check=True)
+
+
+class TestFormat:
+    @pytest.mark.parametrize("disk_format", ["raw", "qcow2", "vhdx", "vpc", "vmdk", "vdi"])
+    def test_is_what_the_file_is_whatever_its_name(self, tmp_path: Path, disk_format: str) -> None:
+        for name in ("disk", "disk.img", "disk.qcow2"):
+            if (name, disk_format) != ("disk.qcow2", "raw"):
+                make_disk(tmp_path / name, disk_format)
+                assert image_format(tmp_path / name) == disk_format
+
+    @pytest.mark.parametrize("name", ["w.qcow2", "w.vhdx", "w.VHDX", "w.vmdk", "w.vdi"])
+    def test_of_a_raw_file_with_a_name_that_promises_another(self, tmp_path: Path, name: str) -> None:
+        make_disk(tmp_path / name, "raw")
+        with pytest.raises(ImageError, match=r"is named like .*, and qemu-img finds nothing in it"):
+            image_format(tmp_path / name)
+
+    @pytest.mark.parametrize("name", ["server.iso", "SERVER.ISO"])
+    def test_of_a_cd(self, tmp_path: Path, name: str) -> None:
+        make_disk(tmp_path / name, "raw")
+        with pytest.raises(ImageError, match=r"is named like a CD: install the system from it onto a disk"):
+            image_format(tmp_path / name)
+
+    def test_of_a_disk_that_another_qemu_writes_to(self, tmp_path: Path) -> None:
+        disk = tmp_path / "disk.qcow2"
+        make_disk(disk, "qcow2")
+        writing = ["qemu-system-x86_64", "-S", "-display", "none", "-monitor", "stdio", "-drive", "if=none"]
+        writing[-1] += f",file={disk}"
+        with subprocess.Popen(writing, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+            try:
+                assert process.stdout is not None
+                assert process.stdout.readline().startswith(b"QEMU"), "it has opened its disk"
+                assert image_format(disk) == "qcow2"
+            finally:
+                process.kill()
+
+    @pytest.mark.parametrize(
+        ("content", "says"),
+        [
+            (b"", "is an empty disk"),
+            (b"QFI\xfb" + bytes([0, 0, 0, 9]) + bytes(500), "is no usable disk image: .*version 9"),
+            (b"QED\0" + bytes(600), "qed|no usable disk image"),
+        ],
+    )
+    def test_of_what_is_no_usable_disk(self, tmp_path: Path, content: bytes, says: str) -> None:
+        (tmp_path / "disk.img").write_bytes(content)
+        with pytest.raises(ImageError, match=says) as caught:
+            image_format(tmp_path / "disk.img")
+        assert "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize("name", ["nowhere", "folder"])
+    def test_of_what_is_no_file(self, tmp_path: Path, name: str) -> None:
+        (tmp_path / "folder").mkdir()
+        with pytest.raises(ImageError, match=f"{name} is no usable disk image: "):
+            image_format(tmp_path / name)
+
+
 class TestOwnImage:
     @pytest.fixture
     def profile(self, tmp_path: Path) -> Profile:
@@ -160,7 +312,7 @@ class TestOwnImage:
         )
 
     def fill(self, folder: Path) -> None:
-        (folder / "windows.qcow2").write_bytes(b"QFI\xfb")
+        make_disk(folder / "windows.qcow2", "qcow2")
         (folder / "windows.user_key").write_text("the private key\n")
         (folder / "windows.host_key.pub").write_text("ssh-ed25519 AAAA windows\n")
 
@@ -178,7 +330,7 @@ class TestOwnImage:
         self.fill(tmp_path)
         before = find().key
         assert find().key == before
-        (tmp_path / "windows.qcow2").write_bytes(b"QFI\xfb more")
+        make_disk(tmp_path / "windows.qcow2", "qcow2", "2M")
         assert find().key != before
 
     @pytest.mark.parametrize("name", ["windows.qcow2", "windows.user_key", "windows.host_key.pub"])

@@ -11,13 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from harness.accelerator import DEFAULT_QEMU
-from harness.command_line import RamFile, VmConfig, command_line
-from harness.guest import Bench
-from harness.host_tools import find_tool
-from harness.plan import Plan, VmShape
-from harness.qemu_facts import FIRMWARE, can_fork_from_read_only, firmware_files
-from harness.template import template_key
+from harness.fork.template import template_key
+from harness.guest.bench import Bench
+from harness.guest.profile import Firmware
+from harness.host.tools import find_tool
+from harness.plan.plan import Plan
+from harness.vm.accelerator import DEFAULT_QEMU
+from harness.vm.argv import RamFile, VmConfig, command_line
+from harness.vm.qemu_facts import FIRMWARE, can_fork_from_read_only, firmware_files
+from harness.vm.shape import VmShape
 
 MakeQemu = Callable[[str], str]
 
@@ -38,7 +40,7 @@ def make_qemu(tmp_path: Path) -> MakeQemu:
 
 
 class TestReadOnlyMemory:
-    def test_is_known_to_qemu_when_it_says_so(self, tmp_path: Path) -> None:
+    def test_is_known_to_qemu_when_it_says_so(self, tmp_path: Path, qemu: str) -> None:
         ram = tmp_path / "ram"
         with ram.open("wb") as file:
             file.truncate(64 << 20)
@@ -51,7 +53,7 @@ class TestReadOnlyMemory:
         backend = argv[argv.index("-object") + 1]
         assert backend.endswith(",share=off,readonly=on,rom=off")
         # QEMU reads its monitor's commands from stdin, which ends at once.
-        trial = [find_tool(DEFAULT_QEMU), "-nodefaults", "-display", "none", "-S", "-object", backend]
+        trial = [find_tool(qemu), "-nodefaults", "-display", "none", "-S", "-object", backend]
         done = subprocess.run(
             [*trial, "-m", "64M", "-machine", "q35,memory-backend=ram0", "-monitor", "stdio"],
             input="quit\n",
@@ -61,7 +63,7 @@ class TestReadOnlyMemory:
             timeout=60,
         )
         accepted = done.returncode == 0
-        assert can_fork_from_read_only() == accepted, done.stderr
+        assert can_fork_from_read_only(qemu) == accepted, done.stderr
         assert accepted or "rom" in done.stderr
 
     @pytest.mark.parametrize(
@@ -82,8 +84,8 @@ class TestReadOnlyMemory:
 
 
 class TestFirmware:
-    def test_is_found_where_qemu_looks(self) -> None:
-        found = firmware_files()
+    def test_is_found_where_qemu_looks(self, qemu: str) -> None:
+        found = firmware_files(qemu)
         assert [path.name for path in found] == list(FIRMWARE)
         assert all(path.stat().st_size > 0 for path in found)
 
@@ -125,7 +127,7 @@ class TestTemplateKey:
         self, bench: Bench, plan: Plan, tmp_path: Path
     ) -> None:
         firmware = tmp_path / "firmware.fd"
-        profile = bench.profile.model_copy(update={"firmware": str(firmware)})
+        profile = bench.profile.model_copy(update={"firmware": Firmware(code=str(firmware))})
         keys = []
         for content in (b"one", b"two", b"one"):
             firmware.write_bytes(content)

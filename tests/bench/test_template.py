@@ -12,23 +12,35 @@ from typing import Any
 
 import pytest
 
-from harness.accelerator import Accelerator
-from harness.cache import file_hash
 from harness.deadline import Deadline
-from harness.guest import Bench, Guest
-from harness.host_tools import find_tool
-from harness.images import GuestImage
-from harness.plan import Plan, VmShape
-from harness.profile import CpuModel, Deadlines, DriverHome, Limits, Links, Profile, Ssh
-from harness.session import Session
-from harness.template import find_template, open_guest, template_key
+from harness.fork.template import find_template, template_key
+from harness.guest.bench import SshBench
+from harness.guest.images import GuestImage
+from harness.guest.profile import CpuModel, Deadlines, DriverHome, Firmware, Limits, Links, Ssh, SshProfile
+from harness.guest.ssh_guest import SshGuest
+from harness.host.cache import file_hash
+from harness.host.tools import find_tool
+from harness.plan.plan import Plan
+from harness.run.session import Session
+from harness.vm.accelerator import Accelerator
+from harness.vm.backend import Backend
+from harness.vm.shape import Node, Topology, VmShape
+from tests.opening import open_for
 
 OTHER = Path("/somewhere/else")
 
+#: By field of a shape that is no number: another value.
+SHAPE_CHANGES = {
+    "topology": Topology(threads=2),
+    "nodes": (Node(vcpus=4, memory="1 GiB"),),
+    "backend": Backend(type="memfd"),
+    "machine": "pc",
+    "start": "paused",
+}
 #: By field of a profile: another value that makes another template.
 PROFILE_CHANGES = {
     "machine": "pc",
-    "firmware": "/usr/share/ovmf/OVMF.fd",
+    "firmware": Firmware(code="/usr/share/OVMF/OVMF_CODE_4M.fd"),
     "cpu_model": CpuModel(tcg="qemu64", kvm="qemu64"),
     "tcg_thread": "multi",
     "network_device": "e1000e",
@@ -69,7 +81,7 @@ def bytes_changed(path: Path, folder: Path) -> Path:
 
 class TestKey:
     @pytest.fixture
-    def key(self, bench: Bench, plan: Plan) -> Callable[..., str]:
+    def key(self, bench: SshBench, plan: Plan) -> Callable[..., str]:
         """Return the key of the bench with some fields changed."""
 
         def key(*, shape: VmShape = plan.vm, **changes: Any) -> str:
@@ -79,12 +91,32 @@ class TestKey:
 
     @pytest.mark.parametrize("field", VmShape.model_fields)
     def test_changes_with_the_shape(self, key: Callable[..., str], plan: Plan, field: str) -> None:
-        other = plan.vm.model_copy(update={field: getattr(plan.vm, field) + 1})
-        assert key(shape=other) != key()
+        now = getattr(plan.vm, field)
+        other = SHAPE_CHANGES[field] if field in SHAPE_CHANGES else now + 1
+        assert key(shape=plan.vm.model_copy(update={field: other})) != key()
+
+    def test_changes_with_the_firmwares_variables(
+        self, key: Callable[..., str], bench: SshBench, tmp_path: Path
+    ) -> None:
+        path, code = tmp_path / "vars.fd", tmp_path / "code.fd"
+        code.write_bytes(b"code")
+        without, named = ({"code": str(code), **more} for more in ({}, {"vars": str(path)}))
+
+        def key_of(firmware: dict[str, str]) -> str:
+            changed = {"firmware": Firmware.model_validate(firmware)}
+            return key(profile=bench.profile.model_copy(update=changed))
+
+        path.write_bytes(b"one")
+        one = key_of(named)
+        assert one != key_of(without)
+        path.write_bytes(b"two")
+        assert key_of(named) != one
+        path.write_bytes(b"one")
+        assert key_of(named) == one
 
     @pytest.mark.parametrize("field", ["driver", "probe"])
     def test_changes_with_the_bytes_of_a_program(
-        self, key: Callable[..., str], bench: Bench, tmp_path: Path, field: str
+        self, key: Callable[..., str], bench: SshBench, tmp_path: Path, field: str
     ) -> None:
         path: Path = getattr(bench, field)
         assert key(**{field: bytes_changed(path, tmp_path)}) != key()
@@ -92,7 +124,7 @@ class TestKey:
         assert key(**{field: tmp_path / path.name}) == key()
 
     def test_changes_with_the_accelerator_but_not_with_the_reason_for_it(
-        self, key: Callable[..., str], bench: Bench
+        self, key: Callable[..., str], bench: SshBench
     ) -> None:
         chosen = bench.accelerator.name
         other = "tcg" if chosen == "kvm" else "kvm"
@@ -100,30 +132,40 @@ class TestKey:
         assert key(accelerator=Accelerator(chosen, "another reason")) == key()
 
     @pytest.mark.parametrize("field", PROFILE_CHANGES)
-    def test_changes_with_the_profile(self, key: Callable[..., str], bench: Bench, field: str) -> None:
+    def test_changes_with_the_profile(self, key: Callable[..., str], bench: SshBench, field: str) -> None:
         other = bench.profile.model_copy(update={field: PROFILE_CHANGES[field]})
         assert key(profile=other) != key()
 
+    def test_changes_with_the_drivers_parameters_but_not_with_where_its_file_lies(
+        self, key: Callable[..., str], bench: SshBench
+    ) -> None:
+        def key_of(**changes: Any) -> str:
+            home = bench.profile.driver.model_copy(update=changes)
+            return key(profile=bench.profile.model_copy(update={"driver": home}))
+
+        assert key_of(parameters={"Level": 1}) != key_of(parameters={"Level": 2}) != key()
+        assert key_of(file="elsewhere.sys", signature="required") == key()
+
     @pytest.mark.parametrize("field", PROFILE_REST)
     def test_is_not_for_the_rest_of_the_profile(
-        self, key: Callable[..., str], bench: Bench, field: str
+        self, key: Callable[..., str], bench: SshBench, field: str
     ) -> None:
         other = bench.profile.model_copy(update={field: PROFILE_REST[field]})
         assert getattr(other, field) != getattr(bench.profile, field)
         assert key(profile=other) == key()
 
     @pytest.mark.parametrize("field", IMAGE_CHANGES)
-    def test_changes_with_the_image(self, key: Callable[..., str], bench: Bench, field: str) -> None:
+    def test_changes_with_the_image(self, key: Callable[..., str], bench: SshBench, field: str) -> None:
         assert key(image=replace(bench.image, **{field: IMAGE_CHANGES[field]})) != key()
 
     @pytest.mark.parametrize("field", IMAGE_REST)
     def test_is_not_for_the_keys_to_the_image(
-        self, key: Callable[..., str], bench: Bench, field: str
+        self, key: Callable[..., str], bench: SshBench, field: str
     ) -> None:
         assert key(image=replace(bench.image, **{field: IMAGE_REST[field]})) == key()
 
     def test_changes_when_qemu_is_upgraded(
-        self, key: Callable[..., str], bench: Bench, tmp_path: Path
+        self, key: Callable[..., str], bench: SshBench, tmp_path: Path
     ) -> None:
         qemu = tmp_path / "qemu"
         qemu.write_text(f'#!/bin/sh\nexec {find_tool(bench.qemu)} "$@"\n')
@@ -137,12 +179,13 @@ class TestKey:
         assert key(cache=OTHER) == key()
 
     def test_is_tested_with_every_field(self) -> None:
-        assert PROFILE_CHANGES.keys() | PROFILE_REST.keys() | {"image"} == Profile.model_fields.keys()
+        assert PROFILE_CHANGES.keys() | PROFILE_REST.keys() | {"image"} == SshProfile.model_fields.keys()
         assert IMAGE_CHANGES.keys() | IMAGE_KEYED | IMAGE_REST.keys() == {
             field.name for field in fields(GuestImage)
         }
-        assert {field.name for field in fields(Bench)} == {
-            *("profile", "image", "accelerator", "driver", "probe", "cache", "qemu")
+        assert {field.name for field in fields(SshBench)} == {
+            *("profile", "image", "accelerator", "driver", "probe", "cache", "qemu"),
+            "failures",  # what came of building one is no part of it
         }
 
 
@@ -151,34 +194,34 @@ PLACES = ("/root/fork", "/dev/shm/fork")
 DIMM_BYTES = 128 << 20
 
 
-def shell(guest: Guest, script: str) -> str:
+def shell(guest: SshGuest, script: str) -> str:
     return guest.ssh.run(["sh", "-c", script], deadline=Deadline.after(30)).check().text.strip()
 
 
-def write(guest: Guest, text: str) -> None:
+def write(guest: SshGuest, text: str) -> None:
     """Write a text to each place, through to the disk, and forget what is cached of it."""
     for place in PLACES:
         shell(guest, f"echo {text} >{place}")
     forget(guest)
 
 
-def forget(guest: Guest) -> None:
+def forget(guest: SshGuest) -> None:
     """Let the guest's next reads of its disk be reads of the disk."""
     shell(guest, "sync; echo 3 >/proc/sys/vm/drop_caches")
 
 
-def read(guest: Guest) -> list[str]:
+def read(guest: SshGuest) -> list[str]:
     """Return what each place holds; nothing when it is not there."""
     return [shell(guest, f"cat {place} 2>/dev/null || true") for place in PLACES]
 
 
-def figures(guest: Guest) -> tuple[int, int]:
+def figures(guest: SshGuest) -> tuple[int, int]:
     """Return how many processors and how much memory the guest uses."""
     sample = guest.probe.sample(deadline=Deadline.after(30))
     return sample.active_processors, sample.memory_bytes
 
 
-def plug(guest: Guest) -> None:
+def plug(guest: SshGuest) -> None:
     """Plug a DIMM and a vCPU, and wait until the guest uses both."""
     processors, memory_bytes = figures(guest)
     slot = next(slot for slot in guest.vm.vcpu_slots() if slot.free)
@@ -191,18 +234,17 @@ def plug(guest: Guest) -> None:
 
 class TestForks:
     @pytest.fixture
-    def fork(self, session: Session, bench: Bench, plan: Plan) -> Callable[[], Any]:
+    def fork(self, session: Session, bench: SshBench, plan: Plan) -> Callable[[], Any]:
         @contextmanager
-        def fork() -> Iterator[Guest]:
+        def fork() -> Iterator[SshGuest]:
             folder = session.evidence_folder(plan)
-            folder.mkdir()
-            with open_guest(bench, plan, folder=folder) as guest:
+            with open_for(bench, plan, folder=folder) as guest:
                 yield guest
 
         return fork
 
     @pytest.fixture
-    def template(self, session: Session, bench: Bench, plan: Plan) -> Path:
+    def template(self, session: Session, bench: SshBench, plan: Plan) -> Path:
         return find_template(bench, plan.vm, folder=session.results)
 
     def test_neither_see_each_other_nor_change_the_template(

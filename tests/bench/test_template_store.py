@@ -3,41 +3,46 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.cache import built_folder, cache_limit_bytes, lock_of, locked
-from harness.errors import HostError, ImageError, UsageError
-from harness.images import GuestImage, images_folder
-from harness.plan import VmShape
-from harness.template_store import (
+from harness.errors import HostError, ImageError, TemplateDamagedError, UsageError
+from harness.fork.manifest import (
     DISK,
     FORMAT,
     MANIFEST,
     RAM,
     STATE,
-    Stored,
     TemplateManifest,
+    check_template,
     digest,
-    evict,
     find_fault,
+    read_manifest,
+    seal,
+)
+from harness.fork.store import (
+    Stored,
+    evict,
     image_in_use,
     list_stored,
-    read_manifest,
     remove,
-    seal,
     template_in_use,
     templates_folder,
 )
+from harness.guest.images import GuestImage, images_folder
+from harness.host.cache import built_folder, cache_limit_bytes, lock_of, locked
+from harness.vm.shape import VmShape
 
 HIL = [sys.executable, "-m", "harness"]
 RAM_BYTES = 64 << 20
@@ -57,7 +62,7 @@ def fill(folder: Path, *, image_key: str = IMAGE_KEY, key: str | None = None) ->
     name = key or folder.name.lstrip(".").partition("-")[0]
     seal(
         folder,
-        lambda sizes, digests: TemplateManifest(
+        lambda files: TemplateManifest(
             format=FORMAT,
             key=name,
             guest="reference",
@@ -67,8 +72,7 @@ def fill(folder: Path, *, image_key: str = IMAGE_KEY, key: str | None = None) ->
             image_key=image_key,
             driver_sha256="0" * 64,
             built_at_s=1.0,
-            size_bytes=sizes,
-            digests=digests,
+            **asdict(files),
         ),
         read_only_ram=True,
     )
@@ -126,6 +130,15 @@ def cache(tmp_path: Path) -> Cache:
     return Cache(tmp_path / "cache")
 
 
+def hide_changes(template: Path) -> None:
+    """Have the manifest say that the files were last changed when they were, as by a disk that went bad."""
+    manifest = json.loads((template / MANIFEST).read_text())
+    for name in manifest["changed_ns"]:
+        stat = (template / name).stat()
+        manifest["changed_ns"][name] = [stat.st_mtime_ns, stat.st_ctime_ns]
+    (template / MANIFEST).write_text(json.dumps(manifest))
+
+
 def must_not_build(_scratch: Path) -> None:
     raise AssertionError("built again")
 
@@ -169,13 +182,53 @@ class TestFault:
         assert find_fault(template) == "state is not what was saved"
 
     @pytest.mark.parametrize("name", [RAM, DISK])
-    def test_of_memory_or_disk_with_one_bit_flipped_takes_a_thorough_look(
+    def test_of_memory_or_disk_with_one_bit_flipped_is_seen_by_its_times(
         self, cache: Cache, name: str
     ) -> None:
         template = cache.add_template("a" * 16)
+        before = (template / name).stat()
         change(template / name, flip_a_bit)
+        assert find_fault(template) == f"{name} is not what was saved"
+        os.utime(template / name, ns=(before.st_atime_ns, before.st_mtime_ns))
+        assert find_fault(template) == f"{name} is not what was saved"
+
+    @pytest.mark.parametrize("name", [RAM, DISK])
+    def test_of_what_no_time_shows_takes_a_thorough_look(self, cache: Cache, name: str) -> None:
+        template = cache.add_template("a" * 16)
+        change(template / name, flip_a_bit)
+        hide_changes(template)
         assert find_fault(template) is None
         assert find_fault(template, thorough=True) == f"{name} is not what was saved"
+
+    def test_of_the_device_state_is_found_though_no_time_shows_it(self, cache: Cache) -> None:
+        template = cache.add_template("a" * 16)
+        assert find_fault(template, thorough=True) is None
+        change(template / STATE, flip_a_bit)
+        hide_changes(template)
+        assert find_fault(template) == f"{STATE} is not what was saved"
+
+    def test_of_a_copy_with_other_times_is_none(self, cache: Cache) -> None:
+        template = cache.add_template("a" * 16)
+        for name in (RAM, STATE, DISK):
+            os.utime(template / name, (1, 1))
+        assert find_fault(template) is None
+
+    def test_once_found_stays(self, cache: Cache) -> None:
+        template = cache.add_template("a" * 16)
+        check_template(template)
+        change(template / RAM, flip_a_bit)
+        hide_changes(template)
+        for _time in range(2):
+            with pytest.raises(TemplateDamagedError, match=r"damaged \(ram is not what was saved\)"):
+                check_template(template)
+        change(template / RAM, flip_a_bit)
+        assert find_fault(template) == "ram is not what was saved", "it is not used again"
+
+    def test_of_one_that_is_gone(self, cache: Cache) -> None:
+        template = cache.add_template("a" * 16)
+        shutil.rmtree(template)
+        with pytest.raises(TemplateDamagedError, match=r"manifest\.json: No such file"):
+            check_template(template)
 
     def test_of_another_format(self, cache: Cache) -> None:
         template = cache.add_template("a" * 16)
@@ -210,7 +263,7 @@ class TestSeal:
         folder.mkdir()
         fill(folder)
         manifest = read_manifest(folder)
-        seal(folder, lambda _sizes, _digests: manifest, read_only_ram=False)
+        seal(folder, lambda _files: manifest, read_only_ram=False)
         assert (folder / RAM).stat().st_mode & 0o777 == 0o600
         assert (folder / STATE).stat().st_mode & 0o777 == 0o400
 
@@ -417,6 +470,7 @@ class TestCommandLine:
         template = cache.add_template("a" * 16)
         assert cache.call("template", "list", "--verify").returncode == 0
         change(template / RAM, flip_a_bit)
+        hide_changes(template)
         assert "damaged" not in cache.call("template", "list").stdout
         done = cache.call("template", "list", "--verify")
         assert done.returncode == 3

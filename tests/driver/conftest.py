@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.guest_binaries import build_guest_binaries
+from harness.guest.binaries import build_guest_binaries
 from tests.driver.wine import PnpFeed, Wine, WineError
 
 LEFT_BEHIND = ("registrations", "synchronous", "interfaces")

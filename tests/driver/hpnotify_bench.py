@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.deadline import Deadline
-from harness.driver_log import LogParser, Record
+from harness.evidence.record import LogParser, Record
 from tests.driver.wine import SERVICES_KEY, InstalledDriver, PnpFeed
 
 GIB = 1 << 30
@@ -64,13 +64,20 @@ class Hpnotify:
             self.driver.wine.reg("delete", rf"{SERVICES_KEY}\{self.driver.name}\Parameters", "/f")
 
     def configure(
-        self, *, interfaces: str | None = None, synchronous: bool | None = None, log: Path | None = None
+        self,
+        *,
+        interfaces: str | None = None,
+        synchronous: bool | None = None,
+        existing: bool | None = None,
+        log: Path | None = None,
     ) -> None:
         """Set these parameters and leave the others."""
         if interfaces is not None:
             self.set_parameter("Interfaces", "REG_DWORD", str(INTERFACES[interfaces]))
         if synchronous is not None:
             self.set_parameter("Synchronous", "REG_DWORD", str(int(synchronous)))
+        if existing is not None:
+            self.set_parameter("IncludeExisting", "REG_DWORD", str(int(existing)))
         if log is not None:
             self.set_parameter("LogPath", "REG_SZ", r"\??\unix" + str(log).replace("/", "\\"))
 

@@ -10,9 +10,10 @@ from pathlib import Path
 import pefile
 import pytest
 
-from harness.guest_binaries import SOURCE_FOLDER, build_guest_binaries
+from harness.guest.binaries import build_guest_binaries
+from harness.host.checkout import DRIVER_SOURCES
 
-HPNOTIFY = SOURCE_FOLDER / "hpnotify"
+HPNOTIFY = DRIVER_SOURCES / "hpnotify"
 SECTION_EXECUTE = 0x20000000
 SECTION_WRITE = 0x80000000
 RELOCATION_TABLE = 5
@@ -84,7 +85,7 @@ def test_carries_the_version_it_logs() -> None:
 
 def test_carries_no_path_of_this_machine() -> None:
     content = build_guest_binaries().driver.read_bytes()
-    assert str(SOURCE_FOLDER).encode() not in content
+    assert str(DRIVER_SOURCES).encode() not in content
     assert str(Path.home()).encode() + b"/" not in content
 
 

@@ -230,6 +230,16 @@ def test_feed_that_ends_is_an_error(start: Callable[..., Hpfeed], feed: str) -> 
     assert "the feed" in hpfeed.process.stderr.read().decode()
 
 
+def test_feed_that_ends_while_nothing_is_asked_is_noticed_at_once(
+    start: Callable[..., Hpfeed], tmp_path: Path
+) -> None:
+    hpfeed = start(feed=f"echo $$ >{tmp_path}/feed; {ACCEPTS_ALL}")
+    hpfeed.get_ready()
+    os.kill(int((tmp_path / "feed").read_text()), signal.SIGKILL)
+    assert hpfeed.process.wait(WITHIN_S) == 1
+    assert hpfeed.line() == "the feed has ended"
+
+
 def test_winepnp_that_is_not_running_is_an_error(start: Callable[..., Hpfeed]) -> None:
     hpfeed = start(feed="while read -r line; do echo error 0x00000002 winepnp is not running; done")
     assert hpfeed.process.wait(WITHIN_S) == 1
@@ -243,9 +253,18 @@ def test_wrong_usage_is_said(build_dir: Path, arguments: list[str]) -> None:
     assert "usage: hpfeed" in answer.stderr
 
 
+@pytest.mark.parametrize("option", ["--log", "--pid"])
+def test_a_file_that_it_cannot_write_is_an_error(build_dir: Path, option: str) -> None:
+    command = [build_dir / "hpfeed", option, "/nowhere/file", "--", "true"]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (answer.returncode, answer.stdout) == (1, "")
+    assert "cannot write /nowhere/file: No such file or directory" in answer.stderr
+
+
 def test_detached_it_goes_on_when_ready(build_dir: Path, tree: AcpiTree, tmp_path: Path) -> None:
     log = tmp_path / "log"
-    words = [f"--sysfs={tree.sysfs}", f"--uevents={tree.uevents}", "--detach", "--"]
+    files = [f"--log={tmp_path / 'copy'}", f"--pid={tmp_path / 'own-pid'}"]
+    words = [f"--sysfs={tree.sysfs}", f"--uevents={tree.uevents}", *files, "--detach", "--"]
     feed = f"echo $PPID >{tmp_path}/pid; {ACCEPTS_ALL}"
     with log.open("wb") as stderr:
         answer = subprocess.run(
@@ -261,6 +280,8 @@ def test_detached_it_goes_on_when_ready(build_dir: Path, tree: AcpiTree, tmp_pat
         assert (answer.returncode, answer.stdout) == (0, b"hpfeed: ready\n")
         assert not select.select([ended], [], [], 0)[0]
         assert f"existing processor {VCPU.format(0)}" in log.read_text()
+        assert (tmp_path / "copy").read_text() == log.read_text()
+        assert (tmp_path / "own-pid").read_text() == f"{daemon}\n"
     finally:
         signal.pidfd_send_signal(ended, signal.SIGTERM)
         assert select.select([ended], [], [], WITHIN_S)[0]

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from harness.deadline import Deadline
-from harness.driver_log import Record, find_gaps
+from harness.evidence.record import Record, find_gaps
 from tests.driver.hpnotify_bench import ARRIVAL, CLASS_GUIDS, GIB, INTERFACES, Hpnotify, link, parse, words
 from tests.driver.wine import InstalledDriver, PnpFeed, Wine
 
@@ -128,6 +128,25 @@ def test_existing_interfaces_are_not_notified(hpnotify: Hpnotify) -> None:
     assert words(records) == ["load", "baseline", "unload"]
 
 
+def test_existing_interfaces_are_notified_when_asked_for(hpnotify: Hpnotify) -> None:
+    hpnotify.configure(existing=True)
+    there = [hpnotify.arrive("processor"), hpnotify.arrive("memory")]
+    hpnotify.start()
+    new = hpnotify.arrive("memory")
+    hpnotify.stop()
+    records = hpnotify.records()
+    assert words(records) == ["load", "baseline", "processor", "memory", "memory", "unload"]
+    assert [record.link for record in records[2:5]] == [*there, new]
+    assert records[0].fields["existing"] == "1"
+    assert hpnotify.registrations() == NONE
+
+
+def test_existing_interfaces_of_the_other_class_are_not_notified(hpnotify: Hpnotify) -> None:
+    hpnotify.configure(existing=True, interfaces="processor")
+    hpnotify.arrive("memory")
+    assert words(hpnotify.run()) == ["load", "baseline", "unload"]
+
+
 def test_while_stopped_nothing_is_recorded_and_the_next_baseline_has_it(hpnotify: Hpnotify) -> None:
     hpnotify.run()
     hpnotify.system(3, 2 * GIB)
@@ -221,7 +240,7 @@ def test_removal_is_recorded_as_such(hpnotify: Hpnotify) -> None:
     hpnotify.remove()
     hpnotify.stop()
     records = hpnotify.records()
-    assert words(records) == ["load", "baseline", "memory", "memory removal", "unload"]
+    assert words(records) == ["load", "baseline", "memory", "memory_removal", "unload"]
     assert records[3].link == arrived
 
 
@@ -360,6 +379,8 @@ def test_log_that_cannot_be_written_fails_the_start(faulty: Hpnotify) -> None:
         ("Interfaces", "REG_BINARY", "01", STATUS_OBJECT_TYPE_MISMATCH),
         ("Synchronous", "REG_DWORD", "2", STATUS_INVALID_PARAMETER),
         ("Synchronous", "REG_SZ", "yes", STATUS_OBJECT_TYPE_MISMATCH),
+        ("IncludeExisting", "REG_DWORD", "2", STATUS_INVALID_PARAMETER),
+        ("IncludeExisting", "REG_SZ", "yes", STATUS_OBJECT_TYPE_MISMATCH),
         ("LogPath", "REG_DWORD", "1", STATUS_OBJECT_TYPE_MISMATCH),
         ("LogPath", "REG_SZ", "", STATUS_INVALID_PARAMETER),
         ("LogPath", "REG_SZ", r"\??\C:" + r"\a" * 200, STATUS_NAME_TOO_LONG),
@@ -524,7 +545,18 @@ def example() -> list[Record]:
 def shape(record: Record) -> list[str]:
     """The kind, the keys in order and every value that is a word."""
     pairs = [part.partition("=") for part in record.line.split(" ")]
-    values = {"record", "class", "event", "state", "format", "driver", "interfaces", "synchronous", "link"}
+    values = {
+        "record",
+        "class",
+        "event",
+        "state",
+        "format",
+        "driver",
+        "interfaces",
+        "synchronous",
+        "existing",
+        "link",
+    }
     return [key + (f"={value}" if key in values else "") for key, _, value in pairs]
 
 

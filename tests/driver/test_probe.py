@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pefile
 import pytest
 
-from tests.driver.wine import Wine
+from tests.driver.hpnotify_bench import CLASS_GUIDS, Hpnotify
+from tests.driver.wine import PnpFeed, Wine
 
 KEYS = [
     "format",
@@ -126,9 +128,154 @@ def test_no_request_no_answer(wine: Wine, probe: Path) -> None:
     assert list(answers(wine.run(probe, "--loop"))) == []
 
 
+def test_saving_writes_what_the_server_itself_writes_only_later(wine: Wine, probe: Path) -> None:
+    registry = wine.drive_c.parent / "system.reg"
+    wine.reg("add", r"HKLM\SYSTEM\hpprobe", "/v", "Kept", "/t", "REG_DWORD", "/d", "7", "/f")
+    for _ in range(2):
+        registry.unlink(missing_ok=True)
+        result = wine.run(probe, "--save")
+        assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+        ours = registry.read_text(errors="replace").splitlines()
+        assert '"Kept"=dword:00000007' in ours
+    assert not registry.with_suffix(".reg.new").exists()
+    wine.reboot()  # the old server writes the registry when it ends, the new one reads it
+    theirs = registry.read_text(errors="replace").splitlines()
+    assert ours[:4] == theirs[:4]
+    assert len(ours) == pytest.approx(len(theirs), rel=0.02)
+    assert '"Kept"=dword:00000007' in theirs
+
+
+def test_saving_that_fails_says_so_and_leaves_the_registry_alone(wine: Wine, probe: Path) -> None:
+    in_the_way = wine.drive_c.parent / "system.reg.new"
+    in_the_way.mkdir()
+    try:
+        result = wine.run(probe, "--save")
+    finally:
+        in_the_way.rmdir()
+    assert result.returncode == 1
+    assert result.stderr.startswith("hpprobe: the registry is not saved in ")
+
+
 @pytest.mark.parametrize("arguments", [["--once"], ["--loop", "more"], ["-h"], [""]])
 def test_wrong_arguments_are_explained(wine: Wine, probe: Path, arguments: list[str]) -> None:
     result = wine.run(probe, *arguments)
     assert result.returncode == 2
     assert result.stdout == ""
     assert result.stderr.startswith("usage: hpprobe")
+
+
+@pytest.fixture
+def hpnotify(wine: Wine, pnp: PnpFeed, build_dir: Path) -> Iterator[Hpnotify]:
+    driver = wine.install_driver(build_dir / "hpnotify.sys", "hpnotify")
+    with Hpnotify(driver, pnp) as created:
+        yield created
+    driver.uninstall()
+
+
+def announce(wine: Wine, probe: Path, *requests: str) -> list[Answer]:
+    """Ask a probe of its own and return the answers, which must come in order."""
+    lines = [f"{number} announce {request}\n" for number, request in enumerate(requests)]
+    said = list(answers(wine.run(probe, "--loop", stdin="".join(lines))))
+    assert [answer["id"] for answer in said] == [str(number) for number in range(len(requests))]
+    return said
+
+
+def announced_link(interface: str, name: str) -> str:
+    return rf"\??\SWD#HilHotplug#{name}#{CLASS_GUIDS[interface]}"
+
+
+@pytest.mark.parametrize("interface", ["processor", "memory"])
+def test_an_announced_interface_comes_and_goes_in_the_drivers_log(
+    wine: Wine, probe: Path, hpnotify: Hpnotify, interface: str
+) -> None:
+    hpnotify.start()
+    said = announce(wine, probe, f"{interface} arrival control7", f"{interface} removal control7")
+    hpnotify.stop()
+    expected = announced_link(interface, "control7")
+    assert [list(answer) for answer in said] == [[*KEYS, "announced"]] * 2
+    assert [answer["announced"] for answer in said] == [expected] * 2
+    records = [record for record in hpnotify.records() if record.kind == "notification"]
+    told = [(record.fields["class"], record.fields["event"], record.fields["link"]) for record in records]
+    assert told == [(interface, "arrival", expected), (interface, "removal", expected)]
+
+
+def test_an_announced_interface_outlives_its_probe_and_is_kept_apart_by_class(
+    wine: Wine, probe: Path, hpnotify: Hpnotify
+) -> None:
+    before = hpnotify.pnp.state()["interfaces"]
+    announce(wine, probe, "processor arrival x", "memory arrival x")
+    assert hpnotify.pnp.state()["interfaces"] == before + 2
+    announce(wine, probe, "processor removal x", "memory removal x")
+    assert hpnotify.pnp.state()["interfaces"] == before
+
+
+@pytest.mark.usefixtures("pnp")
+@pytest.mark.parametrize(
+    ("requests", "reason"),
+    [
+        (["memory removal nosuch"], "there is no such interface: error 2 "),
+        (
+            ["memory arrival x", "memory arrival x", "memory removal x"],
+            "such an interface already: error 183 ",
+        ),
+    ],
+)
+def test_what_cannot_come_or_go_is_refused_with_the_error(
+    wine: Wine, probe: Path, requests: list[str], reason: str
+) -> None:
+    said = announce(wine, probe, *requests)
+    refused = [answer for answer in said if "announce_error" in answer]
+    assert [list(answer) for answer in refused] == [[*KEYS, "announce_error"]]
+    assert reason in refused[0]["announce_error"]
+
+
+@pytest.mark.parametrize(
+    "request_words",
+    [
+        "",
+        " ",
+        "memory arrival",
+        "memory arrival a b",
+        "memory arrival A",
+        "memory arrival a-b",
+        r"memory arrival a\b",
+        "memory arrival a#b",
+        "memory arrival \u00e9",
+        f"memory arrival {'x' * 65}",
+        "other arrival a",
+        "Memory arrival a",
+        "memory Arrival a",
+        "memory departure a",
+    ],
+)
+def test_bad_names_classes_and_events_are_refused(
+    wine: Wine, probe: Path, pnp: PnpFeed, request_words: str
+) -> None:
+    before = pnp.state()["interfaces"]
+    [refused] = announce(wine, probe, request_words)
+    assert "announced" not in refused
+    assert refused["announce_error"].startswith("usage: announce ")
+    assert refused["announce_error"].endswith("error 87 (0x00000057)")
+    assert pnp.state()["interfaces"] == before
+
+
+@pytest.mark.usefixtures("pnp")
+def test_a_name_may_have_64_characters(wine: Wine, probe: Path) -> None:
+    name = "x" * 64
+    [said, _] = announce(wine, probe, f"processor arrival {name}", f"processor removal {name}")
+    assert said["announced"] == announced_link("processor", name)
+
+
+@pytest.mark.parametrize(
+    "request_line", ["announce", "announce memory arrival a", "1 announced", "1  announce"]
+)
+def test_any_other_line_is_still_an_id(wine: Wine, probe: Path, request_line: str) -> None:
+    [sample] = answers(wine.run(probe, "--loop", stdin=f"{request_line}\n"))
+    assert list(sample) == KEYS
+    assert sample["id"] == request_line
+
+
+def test_it_starts_on_a_windows_without_the_software_device_api(build_dir: Path) -> None:
+    with pefile.PE(build_dir / "hpprobe.exe") as image:
+        libraries = {entry.dll.decode().lower() for entry in image.DIRECTORY_ENTRY_IMPORT}
+    assert libraries == {"kernel32.dll", "msvcrt.dll", "advapi32.dll"}

@@ -70,6 +70,7 @@ def loop_on(spare: Path, build_dir: Path) -> subprocess.Popen[str]:
         env={**os.environ, "HPPROBE_SPARE": str(spare)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
     )
 
@@ -116,10 +117,38 @@ def test_of_two_that_ask_at_once_one_leaves_a_spare_and_both_are_answered(ask: A
     assert [path.name for path in spare.parent.glob("hpprobe*")] == ["hpprobe"]
 
 
+def test_saving_is_passed_on_and_leaves_no_spare(ask: Ask, wine: Wine, spare: Path) -> None:
+    registry = wine.drive_c.parent / "system.reg"
+    registry.unlink(missing_ok=True)
+    result = ask("--save")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+    assert registry.exists()
+    assert not spare.exists()
+    assert ask("--save", HPPROBE_PROGRAM="/nowhere.exe").returncode != 0
+
+
 def test_many_requests_come_back_in_order(ask: Ask) -> None:
     ask()
     requests = [f"request-{number}" for number in range(1000)]
     assert ids(ask("--loop", stdin="".join(f"{line}\n" for line in requests))) == requests
+
+
+def test_an_announcement_and_its_answer_are_passed_on_and_again_in_the_next_session(
+    ask: Ask, wine: Wine
+) -> None:
+    for _ in range(2):
+        ask()  # leaves a started one, which the loop then takes over
+        result = ask(
+            "--loop",
+            stdin="1 announce memory arrival spare\n2\n3 announce memory removal spare\n4 announce x\n5\n",
+            HPPROBE_PROGRAM="/nowhere.exe",
+        )
+        said = answers(result)
+        assert [answer["id"] for answer in said] == ["1", "2", "3", "4", "5"], result.stderr
+        link = r"\??\SWD#HilHotplug#spare#{3fd0f03d-92e0-45fb-b75c-5ed8ffb01021}"
+        assert [answer.get("announced") for answer in said] == [link, None, link, None, None]
+        assert [index for index, answer in enumerate(said) if "announce_error" in answer] == [3]
+    assert wine.feed().state()["interfaces"] == 0
 
 
 def test_the_last_request_needs_no_line_end(ask: Ask) -> None:
@@ -162,7 +191,9 @@ def test_a_spare_that_dies_while_it_is_asked_ends_the_loop(ask: Ask, build_dir: 
         loop.stdin.flush()
         assert json.loads(loop.stdout.readline())["id"] == "here"
         probe.send_signal(signal.SIGKILL)
+        assert loop.stderr is not None
         assert loop.stdout.read() == ""
+        assert loop.stderr.read() == "spareprobe: the spare probe is gone\n"
         assert loop.wait(COMMAND_WITHIN_S) == 1
 
 

@@ -197,11 +197,17 @@ class Wine:
         return self._prefix / "drive_c"
 
     def reboot(self) -> None:
-        """End every Wine process and start afresh: only winepnp is loaded then; registry and files stay."""
-        self._stop_server()
-        self._start_server()
-        self._boot()
-        self._load_pnp_manager()
+        """End every Wine process and start afresh: only winepnp is loaded then; registry and files stay.
+
+        :raise WineError: it did not end by itself, so the registry may lack what was last written. It is
+            started afresh all the same.
+        """
+        try:
+            self._stop_server()
+        finally:
+            self._start_server()
+            self._boot()
+            self._load_pnp_manager()
 
     def run(
         self, *argv: str | Path, stdin: str = "", debug: str = "-all", deadline: Deadline | None = None
@@ -229,7 +235,7 @@ class Wine:
         raise WineError(f"Wine does not start {argv[0]}: {result.stdout}")
 
     def sc(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """Run sc.exe. Wine's ends with 0 or 1, and says on stderr which Win32 error it was.
+        """Run sc.exe. Wine's ends with 0 or not, and says on stderr which Win32 error it was.
 
         :raise WineError: when it dies without a word.
         """
@@ -332,10 +338,17 @@ class Wine:
     def _stop_server(self) -> None:
         if self._server is None:
             return
-        # Ends the processes of this prefix and no others.
-        subprocess.run([WINESERVER, "--kill"], env=self._environment, timeout=COMMAND_WITHIN_S, check=False)
-        self._server.wait(COMMAND_WITHIN_S)
-        self._server = None
-        if self._feed is not None:
-            self._feed.close()
-            self._feed = None
+        server, self._server = self._server, None
+        feed, self._feed = self._feed, None
+        try:
+            # Ends the processes of this prefix and no others; it itself waits for that.
+            subprocess.run([WINESERVER, "--kill"], env=self._environment, timeout=BOOT_WITHIN_S, check=False)
+            server.wait(BOOT_WITHIN_S)
+        except subprocess.TimeoutExpired as err:
+            raise WineError(f"wineserver --kill: Wine did not end within {BOOT_WITHIN_S} s") from err
+        finally:
+            # Without their server the others end, too.
+            server.kill()
+            server.wait()
+            if feed is not None:
+                feed.close()

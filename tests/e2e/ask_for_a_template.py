@@ -7,8 +7,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from harness.session import Session
-from harness.template import find_template
+from harness.fork.template import find_template
+from harness.run.session import Session
 
 plan_path, cache, results = map(Path, sys.argv[1:])
 session = Session(results=results)

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from harness.deadline import Deadline
-from harness.guest import Guest
-from harness.plan import Plan, Step
-from harness.run import run_plan
-from harness.session import Session
-from harness.verdict import Verdict
+from harness.evidence.verdict import Verdict
+from harness.guest.ssh_guest import SshGuest
+from harness.plan.plan import Plan, Step
+from harness.run.run import run_plan
+from harness.run.session import Session
 
-Sabotage = Callable[[Guest], None]
+Sabotage = Callable[[SshGuest], None]
 
 
 @pytest.fixture(scope="session")
@@ -43,7 +43,7 @@ def run(session: Session, load: Callable[[str], Plan]) -> Callable[..., Verdict]
     def run(text: str, *, sabotage: dict[int, Sabotage] | None = None) -> Verdict:
         plan = load(text)
 
-        def before_step(step: Step, guest: Guest) -> None:
+        def before_step(step: Step, guest: SshGuest) -> None:
             if sabotage and step.number in sabotage:
                 sabotage[step.number](guest)
 
@@ -53,12 +53,12 @@ def run(session: Session, load: Callable[[str], Plan]) -> Callable[..., Verdict]
     return run
 
 
-def shell(guest: Guest, script: str) -> str:
+def shell(guest: SshGuest, script: str) -> str:
     """Run a shell script in the reference guest and return what it printed."""
     return guest.ssh.run(["sh", "-c", script], deadline=Deadline.after(30)).check().text
 
 
-def background(guest: Guest, script: str) -> None:
+def background(guest: SshGuest, script: str) -> None:
     """Start a shell script in the reference guest that goes on by itself."""
     shell(guest, f"setsid sh -c {_quoted(script)} </dev/null >/dev/null 2>&1 &")
 

@@ -7,10 +7,10 @@ import threading
 from collections.abc import Callable
 
 from harness.deadline import Deadline
-from harness.evidence import Witness
-from harness.guest import Guest
-from harness.report import failure_lines
-from harness.verdict import Verdict
+from harness.evidence.verdict import Verdict
+from harness.evidence.witness import Witness
+from harness.guest.ssh_guest import SshGuest
+from harness.run.report import failure_lines
 from tests.e2e.conftest import shell
 
 Run = Callable[..., Verdict]
@@ -32,13 +32,13 @@ def assert_blamed(verdict: Verdict, witness: Witness) -> None:
     assert f"blame     {witness} " in "\n".join(failure_lines(verdict))
 
 
-def leave_offline(guest: Guest) -> None:
+def leave_offline(guest: SshGuest) -> None:
     """Have Linux take in memory without using it; the driver is not told of it then."""
     shell(guest, "echo offline >/sys/devices/system/memory/auto_online_blocks")
 
 
 def test_of_a_dimm_that_is_gone_again_the_vm(run: Run) -> None:
-    def unplug(guest: Guest) -> None:
+    def unplug(guest: SshGuest) -> None:
         # Linux gives a DIMM back at once as long as nobody has brought it online.
         leave_offline(guest)
         listening = threading.Event()
@@ -56,7 +56,7 @@ def test_of_a_dimm_that_is_gone_again_the_vm(run: Run) -> None:
 
 
 def test_of_a_plug_that_the_guest_is_deaf_to_the_ospm(run: Run) -> None:
-    def deafen(guest: Guest) -> None:
+    def deafen(guest: SshGuest) -> None:
         # QEMU announces DIMMs with this general purpose event (docs/specs/acpi_mem_hotplug.rst).
         shell(guest, "echo disable >/sys/firmware/acpi/interrupts/gpe03")
 

@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 import pytest
 
 from harness.deadline import Deadline
-from harness.report import LONGEST_FAILURE_LINES
+from harness.run.report import LONGEST_FAILURE_LINES
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 HIL = [sys.executable, "-m", "harness"]
@@ -104,6 +104,29 @@ class TestOutcomes:
         assert done.returncode == 3, done.stdout + done.stderr
 
 
+class TestLoading:
+    def test_pytest_plugins_of_others_have_no_part_in_a_run(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        other = tmp_path / "other"
+        (other / "other-1.0.dist-info").mkdir(parents=True)
+        (other / "other-1.0.dist-info/METADATA").write_text("Name: other\nVersion: 1.0\n")
+        (other / "other-1.0.dist-info/entry_points.txt").write_text("[pytest11]\nother = other_plugin\n")
+        (other / "other_plugin.py").write_text("raise RuntimeError('the plugin of another is loaded')\n")
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(other), *sys.path]))
+        plan = write_plan(tmp_path, "good.yaml", PASSING)
+        done = call(sys.executable, "-m", "pytest", plan, cwd=tmp_path)
+        assert "the plugin of another is loaded" in done.stdout + done.stderr
+        done = call(*HIL, "run", plan, "-r", "out", cwd=tmp_path)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def test_a_plan_named_twice_is_run_once(self, tmp_path: Path) -> None:
+        plan = write_plan(tmp_path, "good.yaml", PASSING)
+        done = call(*HIL, "run", plan, plan, "-r", "out", cwd=tmp_path)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert [path.name for path in (tmp_path / "out").iterdir() if path.is_dir()] == ["good"]
+
+
 class TestWrongUsage:
     @pytest.mark.parametrize(
         ("text", "says"),
@@ -164,7 +187,7 @@ def test_nothing_is_left_behind_when_the_harness_is_ended(
     left = {path.name for path in (results / "long").iterdir()}
     assert left <= {
         *("plan.yaml", "qemu-command.txt", "qmp.jsonl", "serial.log", "qemu-stderr.log"),
-        *("driver.log", "timeline.jsonl", "verdict.json", "boot.json"),
+        *("driver.log", "timeline.jsonl", "verdict.json", "boot.json", "harness.log"),
     }
     if signal_number == signal.SIGINT:
         assert process.returncode == 130, output

@@ -18,15 +18,24 @@ from typing import Any
 
 import pytest
 
-from harness import template, vm
-from harness.cache import lock_of, locked
 from harness.deadline import Deadline
-from harness.guest import Guest
-from harness.plan import Plan
-from harness.session import Session
-from harness.template import BOOT_FILE, find_template, open_guest
-from harness.template_store import find_fault, list_stored
-from harness.verdict import Verdict
+from harness.errors import GuestUnreachableError, TemplateDamagedError
+from harness.evidence.verdict import Verdict
+from harness.fork import template
+from harness.fork.manifest import RAM, find_fault
+from harness.fork.open import BOOT_FILE
+from harness.fork.store import list_stored
+from harness.fork.template import find_template
+from harness.guest.guest import Guest
+from harness.guest.ssh_guest import SshGuest
+from harness.host.cache import lock_of, locked
+from harness.plan.plan import Plan, Step
+from harness.run import run
+from harness.run.report import failure_lines
+from harness.run.session import Session
+from harness.vm import vm
+from tests.bench.test_template_store import hide_changes
+from tests.opening import open_for
 
 from .test_command_line import qemu_pids
 
@@ -98,7 +107,7 @@ class TestBuilding:
 
         folder = tmp_path / "fork"
         folder.mkdir()
-        with open_guest(bench, plan, folder=folder) as guest:
+        with open_for(bench, plan, folder=folder) as guest:
             assert guest.driver.state(deadline=Deadline.after(30)) == "running"
             with pytest.raises(BlockingIOError):
                 self.lock_alone(template)
@@ -119,6 +128,48 @@ class TestBuilding:
         bench = replace(session.bench(plan), cache=tmp_path / "cache")
         assert find_fault(find_template(bench, plan.vm, folder=tmp_path)) is None
         assert "the guest does not come to rest" in caplog.text
+
+    def test_of_which_a_byte_went_bad_nobody_is_blamed_and_it_is_built_again(
+        self,
+        session: Session,
+        load: Load,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        plan = load(ONE_OF_EACH)
+        bench = replace(session.bench(plan), cache=tmp_path / "cache")
+        template = find_template(bench, plan.vm, folder=tmp_path)
+        ram = template / RAM
+        # What the guest makes its links of.
+        data = ram.read_bytes().replace(b"3fd0f03d-92e0-45fb", b"3fd0f03e-92e0-45fb")
+        ram.chmod(0o600)
+        ram.write_bytes(data)
+        hide_changes(template)
+        with monkeypatch.context() as blind:
+            blind.setattr("harness.fork.open.check_template", lambda _template: None)
+            blamed = run.run_plan(plan, bench=bench, folder=tmp_path / "blamed")
+        assert blamed.outcome == "failed", failure_lines(blamed)
+        verdict = run.run_plan(plan, bench=bench, folder=tmp_path / "told")
+        assert verdict.outcome == "error", failure_lines(verdict)
+        assert f"template {template.name}, which the guest was forked from, is damaged" in str(verdict.error)
+        again = run.run_plan(plan, bench=bench, folder=tmp_path / "again")
+        assert again.outcome == "passed", failure_lines(again)
+        assert f"{template} is damaged (ram is not what was saved); building it again" in caplog.text
+
+    def test_is_checked_when_a_fork_of_it_breaks(
+        self, session: Session, load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def check_template(template: Path) -> None:
+            raise TemplateDamagedError(f"{template.name} was checked")
+
+        def break_down(_step: Step, _guest: Guest) -> None:
+            raise GuestUnreachableError("the guest does not answer")
+
+        monkeypatch.setattr("harness.fork.open.check_template", check_template)
+        plan = load(ONE_OF_EACH)
+        verdict = run.run_plan(plan, bench=session.bench(plan), folder=tmp_path, before_step=break_down)
+        assert str(verdict.error).endswith(" was checked"), failure_lines(verdict)
 
     def lock_alone(self, template: Path) -> None:
         with locked(lock_of(template), wait=False):
@@ -168,9 +219,9 @@ class TestFork:
         template = find_template(bench, plan.vm, folder=session.results)
 
         @contextmanager
-        def fork(name: str) -> Iterator[Guest]:
+        def fork(name: str) -> Iterator[SshGuest]:
             (tmp_path / name).mkdir()
-            with open_guest(bench, plan, folder=tmp_path / name) as guest:
+            with open_for(bench, plan, folder=tmp_path / name) as guest:
                 yield guest
 
         with fork("first") as first, fork("second") as second:
@@ -190,11 +241,11 @@ class TestFork:
             assert self.log(later) == ["load", "baseline"]
         assert find_fault(template, thorough=True) is None
 
-    def registry(self, guest: Guest) -> str:
+    def registry(self, guest: SshGuest) -> str:
         query = ["reg.exe", "query", PARAMETERS]
         return guest.ssh.run(query, deadline=Deadline.after(30)).check().text
 
-    def log(self, guest: Guest) -> list[str]:
+    def log(self, guest: SshGuest) -> list[str]:
         """Return the driver's new records."""
         return [item.record.word for item in guest.log.poll(deadline=Deadline.after(30))]
 
@@ -206,6 +257,7 @@ class TestColdBoot:
         assert verdict.outcome == "passed", verdict
         boot = boot_record(verdict.evidence)
         assert (boot["boot"], boot["template"], boot["template_built_at"]) == ("cold", None, None)
+        assert boot["reason"] == "the plan asks for it"
         assert abs(boot["clock_ahead_s"]) < CLOCK_WITHIN_S
         assert boot["boot_id"] != boot_record(forked.evidence)["boot_id"]
         assert "-incoming" not in shlex.split((verdict.evidence / "qemu-command.txt").read_text())

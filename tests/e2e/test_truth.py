@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from harness.deadline import Deadline
-from harness.guest import Guest
-from harness.plan import Plan
-from harness.report import LONGEST_FAILURE_LINES, failure_lines
-from harness.run import run_plan
-from harness.session import Session
-from harness.verdict import Verdict
+from harness.evidence.verdict import Verdict
+from harness.guest.ssh_guest import SshGuest
+from harness.plan.plan import Plan
+from harness.run.report import LONGEST_FAILURE_LINES, failure_lines
+from harness.run.run import run_plan
+from harness.run.session import Session
 from tests.e2e.conftest import background, shell
 
 Run = Callable[..., Verdict]
@@ -45,9 +45,17 @@ steps:
 """
 
 
-def stop_feed(guest: Guest) -> None:
-    """Keep arrivals from the driver; the kernel takes memory on its own."""
-    shell(guest, "killall -STOP hpfeed")
+def rewrite_log(guest: SshGuest, case: str) -> None:
+    """Have the harness read, of what the driver writes from now on, what a shell's case makes of a line."""
+    # The driver goes on writing to the file it opened.
+    shell(guest, f"cp {LOG} {LOG}.copy && mv {LOG} {LOG}.real && mv {LOG}.copy {LOG}")
+    copy = f"while IFS= read -r line; do case $line in {case} esac; done"
+    background(guest, f"tail -n 0 -f {LOG}.real | {copy} >>{LOG}")
+
+
+def silence(guest: SshGuest) -> None:
+    """Let the driver log nothing any more."""
+    rewrite_log(guest, "*) ;;")
 
 
 def tell(*requests: str) -> str:
@@ -92,38 +100,45 @@ def test_fails_when_the_arrival_comes_twice(run: Run) -> None:
 
 
 def test_fails_when_the_arrival_comes_late(run: Run) -> None:
-    def delay(guest: Guest) -> None:
-        stop_feed(guest)
+    def delay(guest: SshGuest) -> None:
+        shell(guest, "killall -STOP hpfeed")
         background(guest, "sleep 4; killall -CONT hpfeed")
 
     assert_failed(run(ONE_DIMM, sabotage={1: delay}), step=1, what="a late record")
 
 
 def test_fails_when_the_arrival_has_the_other_class(run: Run) -> None:
-    def mistake(guest: Guest) -> None:
-        stop_feed(guest)
-        other = FIRST_DIMM.replace(MEMORY_GUID, PROCESSOR_GUID)
-        arrived = "while ! grep -q 1[1-9][0-9][0-9][0-9][0-9][0-9] /proc/meminfo; do usleep 50000; done"
-        background(guest, f"{arrived}; {tell(f'deliver {PROCESSOR_GUID} {ARRIVAL_GUID} {other}')}")
+    def mistake(guest: SshGuest) -> None:
+        rewrite_log(guest, '*) echo "$line" | sed s/class=memory/class=processor/;;')
 
     assert_failed(run(ONE_DIMM, sabotage={1: mistake}), step=1, what="other records")
 
 
 def test_fails_when_the_driver_logs_nothing(run: Run) -> None:
-    assert_failed(run(ONE_DIMM, sabotage={1: stop_feed}), step=1, what="the driver logged nothing")
+    assert_failed(run(ONE_DIMM, sabotage={1: silence}), step=1, what="the driver logged nothing")
 
 
 def test_fails_when_the_log_has_a_gap(run: Run) -> None:
-    def lose_a_line(guest: Guest) -> None:
-        # The driver goes on writing to the file it opened; what the harness reads lacks one record.
-        shell(guest, f"cp {LOG} {LOG}.copy && mv {LOG} {LOG}.real && mv {LOG}.copy {LOG}")
-        background(guest, f"tail -n 0 -f {LOG}.real | while read -r line; do case $line in seq=3*) ;; "
-                          f'*) echo "$line" >>{LOG};; esac; done')  # fmt: skip
+    def lose_a_line(guest: SshGuest) -> None:
+        rewrite_log(guest, 'seq=3*) ;; *) echo "$line";;')
 
     three = ONE_DIMM.replace("[128 MiB]", "[128 MiB, 128 MiB, 128 MiB]").replace(
         "[memory]", "[memory, memory, memory]"
     )
     assert_failed(run(three, sabotage={1: lose_a_line}), step=1, what="a gap in the log")
+
+
+@pytest.mark.parametrize("date", ["2001-01-01", "2037-01-01"])
+def test_passes_when_the_guests_time_of_day_is_set(run: Run, date: str) -> None:
+    verdict = run(TWO_DIMMS, sabotage={2: lambda guest: shell(guest, f"date -s {date}")})
+    assert verdict.outcome == "passed", failure_lines(verdict)
+    before, after = (verdict.steps[number].guest_after for number in (0, 1))
+    assert before is not None
+    assert after is not None
+    assert before.reading is not None
+    assert after.reading is not None
+    set_by_s = (after.reading.time_100ns - before.reading.time_100ns) / 10_000_000
+    assert abs(set_by_s) > 365 * 24 * 3600, "it was"
 
 
 def test_is_an_error_when_qemu_is_killed(run: Run) -> None:
@@ -137,8 +152,8 @@ def test_is_an_error_when_qemu_is_killed(run: Run) -> None:
 
 
 def test_is_an_error_that_keeps_what_was_seen_of_the_step_it_broke_in(run: Run) -> None:
-    def kill_once_acpi_has_answered(guest: Guest) -> None:
-        stop_feed(guest)
+    def kill_once_acpi_has_answered(guest: SshGuest) -> None:
+        shell(guest, "killall -STOP hpfeed")
         listening = threading.Event()
 
         def kill() -> None:
@@ -166,7 +181,7 @@ def test_is_an_error_that_keeps_what_was_seen_of_the_step_it_broke_in(run: Run) 
 
 
 def test_is_an_error_when_ssh_dies(run: Run) -> None:
-    def cut(guest: Guest) -> None:
+    def cut(guest: SshGuest) -> None:
         # The listener starts anew by itself; the harness's own connection does not.
         background(guest, "killall sshd")
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.guest_binaries import build_guest_binaries
-from harness.ssh import SshConnection
+from harness.guest.binaries import build_guest_binaries
+from harness.wires.ssh import SshConnection
 from tests.driver.wine import Wine
 from tests.guest.sshd_server import Proxy, Sshd, start_sshd
 from tests.guest.wine_guest import WineGuest, connect, start_wine_sshd

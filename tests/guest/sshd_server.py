@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.deadline import Deadline
-from harness.ssh import SshConnection
+from harness.wires.ssh import SshConnection
 
 _CONFIG = """\
 ListenAddress 127.0.0.1

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from harness.deadline import Deadline
-from harness.driver_log import find_gaps
-from harness.driver_log_tail import DriverLogTail, SeenRecord
 from harness.errors import DriverLogError, GuestUnreachableError
-from harness.ssh import SshConnection
+from harness.evidence.record import find_gaps
+from harness.guest.driver_log_tail import MOST_BYTES, DriverLogTail, SeenRecord
+from harness.wires.ssh import SshConnection
 
 
 def soon() -> Deadline:
@@ -87,11 +87,22 @@ def test_a_torn_line_waits_for_its_rest(tail: DriverLogTail, log: Path) -> None:
         append(log, whole[start : start + 37])
         got += numbers(tail.poll(deadline=soon()))
         assert got == list(range(whole[: start + 37].count(b"\n")))
+        assert tail.pending == whole[: start + 37].rpartition(b"\n")[2]
 
 
 def test_a_long_log_comes_whole(tail: DriverLogTail, log: Path) -> None:
     log.write_bytes(load() + b"".join(line(seq) for seq in range(2, 5000)))
     assert numbers(tail.poll(deadline=soon())) == list(range(5000))
+
+
+def test_a_log_without_end_is_not_read(tail: DriverLogTail, log: Path) -> None:
+    append(log, load())
+    assert numbers(tail.poll(deadline=soon())) == [0, 1]
+    with log.open("r+b") as file:
+        file.truncate(MOST_BYTES + 1)
+    with pytest.raises(DriverLogError, match=r"has grown to 8388609 bytes, more than the 8388608"):
+        tail.poll(deadline=soon())
+    assert tail.data == load()
 
 
 def test_a_gap_is_handed_on_to_who_judges(tail: DriverLogTail, log: Path) -> None:

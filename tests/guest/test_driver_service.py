@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
@@ -11,14 +12,17 @@ from typing import Literal
 import pytest
 
 from harness.deadline import Deadline
-from harness.driver_log_tail import DriverLogTail
-from harness.driver_service import DriverService, ServiceState
 from harness.errors import DeadlineExpiredError, GuestCommandError, GuestError
-from harness.profile import Profile, load_profile
+from harness.guest.driver_log_tail import DriverLogTail
+from harness.guest.driver_service import DriverService, ServiceState
+from harness.guest.profile import Profile, load_profile
+from harness.wires.ssh import SshConnection
 from tests.guest.sshd_server import start_sshd
 from tests.guest.wine_guest import WineGuest, connect, start_wine_sshd
 
 Interfaces = Literal["both", "processor", "memory"]
+# A value as reg.exe prints it.
+VALUE = re.compile(r"^ {4}(\S.*?) {4}(REG_\w+) {4}(.*?)\r?$", re.MULTILINE)
 PROFILE = Path(__file__).parents[2] / "testplans" / "guests" / "reference.yaml"
 
 
@@ -68,7 +72,8 @@ def test_the_life_of_a_driver(
 
 
 @pytest.mark.parametrize(
-    ("interfaces", "synchronous"), [("processor", False), ("memory", True), ("both", True), ("both", False)]
+    ("interfaces", "synchronous", "existing"),
+    [("processor", False, True), ("memory", True, False), ("both", True, True), ("both", False, False)],
 )
 def test_the_driver_does_as_configured(
     service: DriverService,
@@ -77,13 +82,15 @@ def test_the_driver_does_as_configured(
     image: bytes,
     interfaces: Interfaces,
     synchronous: bool,
+    existing: bool,
 ) -> None:
     service.install(image, deadline=soon())
-    service.configure(interfaces=interfaces, synchronous=synchronous, deadline=soon())
+    service.configure(interfaces=interfaces, synchronous=synchronous, existing=existing, deadline=soon())
     service.start(deadline=soon())
     service.stop(deadline=soon())
     load = DriverLogTail(wine_guest, profile.driver_log).poll(deadline=soon())[0].record
-    assert (load.fields["interfaces"], load.fields["synchronous"]) == (interfaces, str(int(synchronous)))
+    said = [load.fields[key] for key in ("interfaces", "synchronous", "existing")]
+    assert said == [interfaces, str(int(synchronous)), str(int(existing))]
 
 
 def test_the_log_goes_where_the_profile_says(wine_guest: WineGuest, profile: Profile, image: bytes) -> None:
@@ -97,6 +104,34 @@ def test_the_log_goes_where_the_profile_says(wine_guest: WineGuest, profile: Pro
         service.uninstall(deadline=soon())
     tail = DriverLogTail(wine_guest, elsewhere.driver_log)
     assert [seen.record.word for seen in tail.poll(deadline=soon())] == ["load", "baseline", "unload"]
+
+
+def test_what_the_profile_has_for_the_driver_is_in_the_registry(
+    wine_guest: WineGuest, profile: Profile, image: bytes
+) -> None:
+    values = {"Level": 0xFFFFFFFF, "Zero": 0, "Two words": r'C:\a "quoted" path', "Empty": ""}
+    home = profile.driver.model_copy(update={"service": "mine", "parameters": values})
+    service = DriverService(wine_guest, profile.model_copy(update={"driver": home}))
+    try:
+        service.install(image, deadline=soon())
+        service.configure(interfaces="processor", synchronous=False, deadline=soon())
+        key = r"HKLM\SYSTEM\CurrentControlSet\Services\mine\Parameters"
+        said = wine_guest.run(["reg.exe", "query", key], deadline=soon()).check().text
+        # The driver starts with them there.
+        service.start(deadline=soon())
+    finally:
+        service.uninstall(deadline=soon())
+    found = {name: (kind, value) for name, kind, value in VALUE.findall(said)}
+    assert found == {
+        "Interfaces": ("REG_DWORD", "0x1"),
+        "Synchronous": ("REG_DWORD", "0x0"),
+        "IncludeExisting": ("REG_DWORD", "0x0"),
+        "LogPath": ("REG_SZ", rf"\??\{profile.driver_log}"),
+        "Level": ("REG_DWORD", "0xffffffff"),
+        "Zero": ("REG_DWORD", "0x0"),
+        "Two words": ("REG_SZ", r'C:\a "quoted" path'),
+        "Empty": ("REG_SZ", ""),
+    }
 
 
 def test_a_running_driver_is_replaced(service: DriverService, image: bytes) -> None:
@@ -164,6 +199,36 @@ def test_an_sc_exe_that_dies_says_nothing_of_the_driver(
                 with pytest.raises(GuestError, match=says) as caught:
                     act(deadline=soon())
                 assert not isinstance(caught.value, GuestCommandError)
+    finally:
+        server.end()
+
+
+def test_a_guest_without_sc_exe_says_nothing_of_the_driver(ssh: SshConnection, profile: Profile) -> None:
+    service = DriverService(ssh, profile)
+    for act in (service.start, service.stop, service.state):
+        with pytest.raises(GuestError, match=r"shell did not run sc\.exe \w+: .*not found") as caught:
+            act(deadline=soon())
+        assert not isinstance(caught.value, GuestCommandError)
+
+
+@pytest.mark.parametrize(
+    ("exit_status", "names"), [(1, "query_service failed to open service"), (36, "wmain x")]
+)
+def test_an_absent_driver_is_absent_to_every_wine(
+    tmp_path: Path, profile: Profile, exit_status: int, names: str
+) -> None:
+    script = tmp_path / "sc.exe"
+    script.write_text(f"#!/bin/sh\necho '0024:err:sc:{names} 1060' >&2\nexit {exit_status}\n")
+    script.chmod(0o755)
+    server = start_sshd(tmp_path, environment={"PATH": f"{tmp_path}:/usr/bin:/bin"})
+    try:
+        with server.connect() as guest:
+            service = DriverService(guest, profile)
+            assert service.state(deadline=soon()) is ServiceState.ABSENT
+            with pytest.raises(
+                GuestCommandError, match=r"failed in the guest: it is not installed \(error 1060\)"
+            ):
+                service.start(deadline=soon())
     finally:
         server.end()
 

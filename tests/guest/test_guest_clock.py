@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.guest_clock import GuestClock
+from harness.evidence.guest_clock import GuestClock
 
 HZ = 10_000_000
 

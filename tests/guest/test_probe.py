@@ -5,14 +5,15 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 
 import pytest
 
 from harness.deadline import Deadline
-from harness.errors import DeadlineExpiredError, GuestCommandError, GuestError
-from harness.evidence import GuestState
-from harness.probe import Probe
-from harness.ssh import SshConnection
+from harness.errors import DeadlineExpiredError, GuestCommandError, GuestError, UsageError
+from harness.evidence.witness import GuestState
+from harness.guest.probe import Probe
+from harness.wires.ssh import SshConnection
 from tests.guest.wine_guest import WineGuest
 
 ANSWER = {
@@ -102,3 +103,62 @@ def test_a_probe_that_ends_says_why(ssh: SshConnection) -> None:
     ):
         probe.sample(deadline=soon())
     assert time.monotonic() - started < 5
+
+
+class TestAnnounce:
+    """What the PnP manager is to tell of, through the real probe and the real ``winepnp.sys``."""
+
+    LINK = r"\??\SWD#HilHotplug#{}#{{97fadb10-4e33-40ae-359c-8bef029dbdd0}}"
+
+    @pytest.fixture
+    def probe(self, wine_guest: WineGuest) -> Iterator[Probe]:
+        with Probe.start(wine_guest, ["hpprobe.exe"], deadline=soon()) as probe:
+            yield probe
+
+    def test_returns_the_link_of_what_arrived_and_of_what_went(
+        self, probe: Probe, wine_guest: WineGuest
+    ) -> None:
+        feed = wine_guest.wine.feed()
+        before = feed.state()["interfaces"]
+        link = probe.announce("processor", "arrival", name="one", deadline=soon())
+        assert link == self.LINK.format("one")
+        assert feed.state()["interfaces"] == before + 1
+        assert probe.announce("processor", "removal", name="one", deadline=soon()) == link
+        assert feed.state()["interfaces"] == before
+
+    def test_comes_between_samples_and_is_none(self, probe: Probe) -> None:
+        assert probe.sample(deadline=soon()).id == "1"
+        probe.announce("memory", "arrival", name="two", deadline=soon())
+        probe.announce("memory", "removal", name="two", deadline=soon())
+        assert probe.sample(deadline=soon()).id == "4"
+        assert [sample.id for sample in probe.samples] == ["1", "4"]
+
+    def test_says_why_the_guest_refused(self, probe: Probe) -> None:
+        reason = r"^the guest did not announce memory removal three: there is no such interface: error 2 "
+        with pytest.raises(GuestError, match=reason):
+            probe.announce("memory", "removal", name="three", deadline=soon())
+
+    @pytest.mark.parametrize("name", ["", "Upper", "a b", "a\nb", "a#b", "x" * 65, "\u00e9"])
+    def test_does_not_ask_for_a_name_that_no_probe_takes(self, probe: Probe, name: str) -> None:
+        with pytest.raises(UsageError, match="name"):
+            probe.announce("memory", "arrival", name=name, deadline=soon())
+        assert probe.sample(deadline=soon()).id == "1"
+
+    @pytest.mark.parametrize("identity", ["1", "1 announce memory arrival x"])
+    def test_of_an_old_probe_is_an_error(self, ssh: SshConnection, identity: str) -> None:
+        answer = json.dumps({**ANSWER, "id": identity})
+        with (
+            scripted(ssh, f"read a; echo '{answer}'") as probe,
+            pytest.raises(GuestError, match=r"did not announce memory arrival x: .* old"),
+        ):
+            probe.announce("memory", "arrival", name="x", deadline=soon())
+
+    def test_that_is_late_does_not_pass_for_the_next_answer(self, ssh: SshConnection) -> None:
+        late = json.dumps({**ANSWER, "id": "1", "announced": "late"})
+        old = json.dumps({**ANSWER, "id": "1 announce memory arrival x"})
+        second = json.dumps({**ANSWER, "id": "2", "announced": "link"})
+        script = f"read a; read b; echo '{late}'; echo '{old}'; echo '{second}'"
+        with scripted(ssh, script) as probe:
+            with pytest.raises(DeadlineExpiredError):
+                probe.announce("memory", "arrival", name="x", deadline=Deadline.after(0.3))
+            assert probe.announce("memory", "removal", name="x", deadline=soon()) == "link"

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import UsageError
-from harness.quoting import quote_command, sftp_path
+from harness.wires.quoting import quote_command, sftp_path
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
 CMD_TEXT = st.text(st.sampled_from("ab \\\\&|<>^()@,;=!'`\tü"), max_size=12)

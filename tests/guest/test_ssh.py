@@ -21,7 +21,7 @@ from harness.errors import (
     GuestUnreachableError,
     UsageError,
 )
-from harness.ssh import FileStatus, SshConnection
+from harness.wires.ssh import FileStatus, SshConnection
 from tests.guest.sshd_server import Proxy, Sshd, free_port, make_keys, start_sshd
 
 
@@ -32,7 +32,7 @@ def soon() -> Deadline:
 # -- commands --------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(argv=st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")), max_size=6))
 def test_arguments_arrive_as_they_were_given(ssh: SshConnection, argv: list[str]) -> None:
     result = ssh.run(["printf", "%s\\0", *argv, "end"], deadline=soon())
@@ -151,7 +151,9 @@ def test_a_file_comes_back_as_it_was_written(ssh: SshConnection, tmp_path: Path,
     assert ssh.read_file(path, deadline=soon()) == data[:size_bytes]
     assert ssh.read_file(path, offset=size_bytes // 2, deadline=soon()) == data[size_bytes // 2 : size_bytes]
     assert ssh.read_file(path, offset=size_bytes + 1, deadline=soon()) == b""
-    assert ssh.file_size(path, deadline=soon()) == size_bytes
+    status = ssh.file_status(path, deadline=soon())
+    assert status is not None
+    assert status.size_bytes == size_bytes
 
 
 def test_a_shorter_file_replaces_a_longer_one(ssh: SshConnection, tmp_path: Path) -> None:
@@ -167,11 +169,27 @@ def test_a_missing_file_is_named_and_the_session_goes_on(ssh: SshConnection, tmp
         ssh.read_file(path, deadline=soon())
     with pytest.raises(GuestCommandError, match="writing"):
         ssh.write_file(path + "/below", b"", deadline=soon())
-    assert ssh.file_size(path, deadline=soon()) is None
+    assert ssh.file_status(path, deadline=soon()) is None
     assert ssh.file_status(path, deadline=soon()) is None
     (tmp_path / "missing").write_bytes(b"123")
     changed_s = int((tmp_path / "missing").stat().st_mtime)
     assert ssh.file_status(path, deadline=soon()) == FileStatus(3, changed_s)
+
+
+@pytest.mark.parametrize("size_bytes", [1, 32769, 3_000_001])
+def test_a_file_for_which_there_is_no_room_is_named(ssh: SshConnection, size_bytes: int) -> None:
+    with pytest.raises(GuestCommandError, match=r"^writing /dev/full in the guest: Failure$"):
+        ssh.write_file("/dev/full", bytes(size_bytes), deadline=soon())
+    assert ssh.file_status("/dev/full", deadline=soon()) is not None, "the session goes on"
+
+
+def test_a_file_is_removed_once(ssh: SshConnection, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.touch()
+    ssh.remove_file(str(path), deadline=soon())
+    assert not path.exists()
+    with pytest.raises(GuestCommandError, match=f"^removing {path} in the guest: No such file$"):
+        ssh.remove_file(str(path), deadline=soon())
 
 
 def test_folders_are_made_with_their_parents_and_again(ssh: SshConnection, tmp_path: Path) -> None:
@@ -194,7 +212,7 @@ def test_a_relative_path_is_refused(ssh: SshConnection) -> None:
 
 def test_the_cheap_algorithms_are_chosen(own_sshd: Sshd) -> None:
     log = own_sshd.folder / "client.log"
-    wire = logging.getLogger("harness.ssh.wire")
+    wire = logging.getLogger("harness.wires.ssh.wire")
     handler = logging.FileHandler(log)
     wire.addHandler(handler)
     wire.setLevel(logging.DEBUG)
@@ -330,11 +348,12 @@ def operations(connection: SshConnection, folder: Path, deadline: Deadline) -> d
         "status": lambda: connection.file_status(path, deadline=deadline),
         "read": lambda: connection.read_file(path, deadline=deadline),
         "write": lambda: connection.write_file(path, bytes(40_000_000), deadline=deadline),
+        "remove": lambda: connection.remove_file(path, deadline=deadline),
         "folders": lambda: connection.make_directories(path, deadline=deadline),
     }
 
 
-NAMES = ["run", "start", "status", "read", "write", "folders"]
+NAMES = ["run", "start", "status", "read", "write", "remove", "folders"]
 
 
 @pytest.mark.parametrize("warm", [True, False], ids=["warm", "cold"])
@@ -345,7 +364,7 @@ def test_a_stopped_guest_holds_nothing_beyond_its_deadline(
     (tmp_path / "file").write_bytes(bytes(1000))
     with own_sshd.connect() as connection:
         if warm:
-            connection.file_size(str(tmp_path / "file"), deadline=soon())
+            connection.file_status(str(tmp_path / "file"), deadline=soon())
         with own_sshd.stopped():
             started = time.monotonic()
             with pytest.raises(DeadlineExpiredError):
@@ -358,7 +377,7 @@ def test_a_stopped_guest_holds_nothing_beyond_its_deadline(
 @pytest.mark.parametrize("name", NAMES)
 def test_a_lost_connection_is_reported_at_once(sshd: Sshd, proxy: Proxy, tmp_path: Path, name: str) -> None:
     with sshd.connect(port=proxy.port) as connection:
-        connection.file_size(str(tmp_path), deadline=soon())
+        connection.file_status(str(tmp_path), deadline=soon())
         proxy.cut()
         started = time.monotonic()
         with pytest.raises(GuestUnreachableError, match=rf"127\.0\.0\.1:{proxy.port} was lost"):
@@ -389,7 +408,9 @@ def test_a_killed_server_under_a_program(own_sshd: Sshd) -> None:
 def test_a_file_session_that_timed_out_is_replaced(own_sshd: Sshd, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"12345")
     with own_sshd.connect() as connection:
-        assert connection.file_size(str(tmp_path / "file"), deadline=soon()) == 5
+        status = connection.file_status(str(tmp_path / "file"), deadline=soon())
+        assert status is not None
+        assert status.size_bytes == 5
         with own_sshd.stopped(), pytest.raises(DeadlineExpiredError):
             connection.read_file(str(tmp_path / "file"), deadline=Deadline.after(0.2))
         assert connection.read_file(str(tmp_path / "file"), deadline=soon()) == b"12345"

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from harness.deadline import Deadline
-from harness.watchdog import Watchdog
+from harness.wires.watchdog import Watchdog
 
 FAR_S = 3600.0
 PATIENCE_S = 30.0

@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from harness.deadline import Deadline
-from harness.ssh import FileStatus, SshConnection
+from harness.wires.ssh import FileStatus, SshConnection
 from tests.driver.wine import WINE, Wine
 from tests.guest.sshd_server import Sshd, start_sshd
 

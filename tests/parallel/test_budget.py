@@ -11,11 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import budget
-from harness.budget import Amounts, Ledger, has_room_for, host_amounts, need_of, within
+from harness.document.units import GIB, MIB
 from harness.errors import BenchError
-from harness.plan import load_plan
-from harness.units import GIB, MIB
+from harness.host import budget
+from harness.host.amounts import Amounts
+from harness.host.budget import Ledger, core_count, host_amounts, plans_at_once, within
+from harness.host.control_groups import Leave
+from harness.plan.need import has_room_for, need_of
+from harness.plan.plan import load_plan
 
 HOST = Amounts(vcpus=8, memory_bytes=16 * GIB, disk_bytes=100 * GIB, files=1000)
 
@@ -75,15 +78,18 @@ class TestHost:
         assert host.disk_bytes > 0
         assert host.vcpus % budget.VCPUS_PER_CORE == 0
 
-    def test_leaves_what_its_control_group_does_not_allow(self, tmp_path: Path) -> None:
-        free = psutil.virtual_memory().available
-        assert budget._available_memory_bytes(tmp_path) == pytest.approx(free, rel=0.2)
-        (tmp_path / "memory.current").write_text(f"{300 * MIB}\n")
-        (tmp_path / "memory.stat").write_text(f"anon {200 * MIB}\ninactive_file {100 * MIB}\n")
-        (tmp_path / "memory.max").write_text(f"{512 * MIB}\n")
-        assert budget._available_memory_bytes(tmp_path) == 312 * MIB
-        (tmp_path / "memory.max").write_text("max\n")
-        assert budget._available_memory_bytes(tmp_path) == pytest.approx(free, rel=0.2)
+    def test_leaves_what_its_control_groups_do_not_allow(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        free = host_amounts(tmp_path)
+        monkeypatch.setattr(budget, "leave", lambda: Leave(memory_bytes=512 * MIB, cores=0.5))
+        host = host_amounts(tmp_path)
+        assert host.memory_bytes == 512 * MIB - budget.KEPT_FREE_BYTES < free.memory_bytes
+        assert host.vcpus == budget.VCPUS_PER_CORE
+        assert (core_count(), plans_at_once()) == (1, budget.PLANS_PER_CORE)
+        monkeypatch.setattr(budget, "leave", lambda: Leave(memory_bytes=1 << 60, cores=1000.0))
+        assert host_amounts(tmp_path).vcpus == free.vcpus
+        assert host_amounts(tmp_path).memory_bytes == pytest.approx(free.memory_bytes, rel=0.2)
 
 
 class TestLedger:

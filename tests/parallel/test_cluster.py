@@ -6,20 +6,30 @@ from __future__ import annotations
 import os
 import select
 import signal
+import socket
+import ssl
 import subprocess
 import sys
+from ipaddress import ip_address
 from pathlib import Path
 from xml.etree import ElementTree
 
+import psutil
 import pytest
 
-from harness.cluster_worker import END_WITHIN_S
+from harness.cluster.worker import END_WITHIN_S
 from harness.deadline import Deadline
 from tests.e2e.test_command_line import HIL, LONG, PASSING, call, qemu_pids, write_plan
 from tests.parallel.dask_cluster import make_certificates, start_cluster
 from tests.parallel.test_one_host import FAILING, TOO_LARGE, results_of, verdict_of
 
 SLOW = "within: 8 s\nsteps: [{plug: {dimms: [128 MiB]}, expect: {driver: [memory, memory]}}]\n"
+
+PAUSED = """guest: qtest
+steps:
+  - {plug: {dimms: [128 MiB]}, expect: {driver: []}}
+  - {pause: 60 s, expect: {driver: []}}
+"""
 
 
 def write_plans(folder: Path, **plans: str) -> Path:
@@ -63,7 +73,9 @@ def test_plans_run_over_tls_and_their_evidence_comes_back(tmp_path: Path) -> Non
         ("a", "failed"),
         ("b", "passed"),
         ("c", "passed"),
+        ("d", "error"),
     ]
+    assert results.pop()["error"].startswith("no worker can run d: ")
     assert {plan["worker"] for plan in results} == {"lab1", "lab2"}
     assert [plan["lost_workers"] for plan in results] == [[], [], []]
     assert "no worker can run d: lab1 has memory of" in done.stdout
@@ -84,6 +96,53 @@ def test_plans_run_over_tls_and_their_evidence_comes_back(tmp_path: Path) -> Non
     assert refused.returncode == 3, "a client without a certificate must not get in"
     assert "no scheduler answers at tcp://" in refused.stdout
     assert "Traceback" not in done.stdout + done.stderr + nobody.stdout
+
+
+def test_nothing_but_tls_listens_beyond_the_host(tmp_path: Path) -> None:
+    plan = write_plan(tmp_path, "paused.yaml", PAUSED)
+    tls = make_certificates(tmp_path / "home")
+    with start_cluster(tmp_path / "cluster", "lab1", tls=tls) as cluster:
+        argv = [*HIL, "run", str(plan), *cluster.options(), "-r", "out"]
+        with subprocess.Popen(
+            argv, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        ) as process:
+            begun_on(tmp_path / "cluster")
+            parts = [cluster.scheduler, *cluster.workers.values(), process]
+            processes = [psutil.Process(part.pid) for part in parts]
+            processes += [child for parent in processes for child in parent.children(recursive=True)]
+            names = [part.name() for part in processes]
+            listening = {
+                (one.laddr.ip, one.laddr.port)
+                for part in processes
+                for one in part.net_connections("inet")
+                if one.status == psutil.CONN_LISTEN
+            }
+            open_to_others = {place for place in listening if not ip_address(place[0]).is_loopback}
+            spoken = {port: speaks_tls(port, tls) for _ip, port in open_to_others}
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=60)
+    assert said == "hil: ended by SIGINT\n", "a pause does not outlive its VM"
+    assert any("qemu" in name for name in names), "the plan was under way"
+    assert len(listening) >= 3, "scheduler, worker and their pages at least"
+    assert set(spoken.values()) <= {True}, (listening, spoken)
+
+
+def speaks_tls(port: int, tls: Path) -> bool:
+    """Return whether who listens on a port of this host can be spoken to in TLS, and in nothing else."""
+    context = ssl.create_default_context(cafile=str(tls / "ca.pem"))
+    context.check_hostname = False
+    context.load_cert_chain(tls / "head.pem", tls / "head-key.pem")
+    try:
+        with context.wrap_socket(socket.create_connection(("127.0.0.1", port), timeout=10)):
+            pass
+    except ssl.SSLError:
+        return False
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as clear:
+        clear.sendall(b"GET /health HTTP/1.0\r\n\r\n")
+        try:
+            return not clear.recv(100).startswith(b"HTTP/")
+        except ConnectionError:
+            return True
 
 
 def test_a_plan_whose_worker_is_killed_runs_on_another_and_the_report_says_so(tmp_path: Path) -> None:
@@ -147,7 +206,7 @@ def test_a_worker_that_hangs_while_it_ends_is_ended(tmp_path: Path) -> None:
     program = """
 import threading, types
 from distributed import Status
-from harness import cluster_worker
+from harness.cluster import worker as cluster_worker
 cluster_worker.END_WITHIN_S = 0.1
 worker = types.SimpleNamespace(status=Status.running)
 cluster_worker.dask_setup(worker)
@@ -227,7 +286,7 @@ def test_options_that_do_not_go_together_are_refused(options: list[str], says: s
 
 def test_without_dask_it_says_how_to_install_it(tmp_path: Path) -> None:
     plan = write_plan(tmp_path, "plan.yaml", PASSING)
-    program = "import sys; sys.modules['distributed'] = None; from harness.cli import main; main()"
+    program = "import sys; sys.modules['distributed'] = None; from harness.cli.app import main; main()"
     argv = [sys.executable, "-c", program, "run", str(plan), "--cluster", "tcp://127.0.0.1:8786"]
     done = call(*argv, cwd=tmp_path)
     assert done.returncode == 2, done.stdout + done.stderr

@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.budget import VCPUS_PER_CORE, Amounts
-from harness.cluster_resources import VCPUS, demanded, offered, placed
-from harness.cluster_worker import available_guests, pack, unpack
+from harness.cluster.resources import VCPUS, demanded, offered, placed
+from harness.cluster.worker import available_guests, pack, unpack
+from harness.document.units import GIB, MIB
 from harness.errors import BenchError
-from harness.units import GIB, MIB
+from harness.host.amounts import Amounts
+from harness.host.budget import VCPUS_PER_CORE
 from tests.parallel.dask_cluster import PAGE
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -15,8 +15,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from harness.budget import plans_at_once
 from harness.deadline import Deadline
+from harness.host.budget import plans_at_once
 from tests.e2e.test_command_line import HIL, LONG, PASSING, RUN_WITHIN_S, call, qemu_pids, write_plan
 
 FAILING = "within: 10 s\nsteps: [{plug: {dimms: [128 MiB]}, expect: {driver: [processor]}}]\n"
@@ -107,6 +107,7 @@ def test_ctrl_c_ends_every_vm_and_reports_what_finished(tmp_path: Path) -> None:
         ("a-short", "passed", None),
         ("b-long", "error", "interrupted"),
         ("c-long", "error", "interrupted"),
+        ("d-waits", "not run", None),
     ]
     for name in ("b-long", "c-long"):
         verdict = verdict_of(results / name)
@@ -134,7 +135,8 @@ def test_a_plan_too_large_for_the_host_is_an_error_of_its_own(tmp_path: Path) ->
     assert "big is too large for this host: it needs memory of" in done.stdout
     assert "1 passed, 1 error" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
-    assert [plan["plan"] for plan in results_of(tmp_path / "out")] == ["good"]
+    plans = [(plan["plan"], plan["outcome"]) for plan in results_of(tmp_path / "out")]
+    assert plans == [("big", "error"), ("good", "passed")]
 
 
 @pytest.mark.parametrize("workers", ["0", "-1", "two", "1.5", ""])

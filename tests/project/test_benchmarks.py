@@ -56,6 +56,16 @@ def test_a_plan_is_taken_apart(tmp_path: Path) -> None:
     assert {"guest", "accelerator", "qemu_version", "driver_sha256"} <= set(setting)
 
 
+def test_whole_commands_are_timed(tmp_path: Path) -> None:
+    done = run("commands", "--quick", "--output", str(tmp_path / "out.json"))
+    assert done.returncode == 0, done.stderr
+    check, whole, own = figures_of(tmp_path / "out.json", "commands")
+    assert (check["name"], check["unit"]) == ("hil check, whole command", "s")
+    assert whole["name"] == "one plan, whole command, warm cache"
+    # The plan's own time is within the command's, and checking a plan is less than running one.
+    assert check["value"] < own["value"] < whole["value"]
+
+
 def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
     done = run("plam")
     assert done.returncode == 2

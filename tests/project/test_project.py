@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import ast
 import os
 import re
 import subprocess
@@ -14,46 +13,19 @@ import pytest
 
 import harness
 from harness.errors import UsageError
-from harness.plan import load_plan
-from harness.session import Session
+from harness.plan import page as plans_page
+from harness.plan.plan import load_plan
+from harness.run.session import Session
+from harness.steps.actions import ACTIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 PLANS = sorted((ROOT / "testplans").glob("*.yaml"))
-CODE = [path for folder in ("harness", "tests") for path in sorted((ROOT / folder).rglob("*.py"))]
-GUEST_FILES = sorted((ROOT / "harness/reference_guest").iterdir())
-
-#: What code may not name, and what to do in its place.
-FORBIDDEN = {
-    "time.sleep": "wait for the thing itself, with a Deadline",
-    "paramiko.AutoAddPolicy": "pin the host key",
-    "paramiko.WarningPolicy": "pin the host key",
-    "yaml.load": "harness.yaml_source.load_model",
-    "yaml.load_all": "harness.yaml_source.load_model",
-    "yaml.full_load": "harness.yaml_source.load_model",
-    "yaml.unsafe_load": "harness.yaml_source.load_model",
-}
+GUEST_FILES = sorted((ROOT / "harness/guest/reference_guest").iterdir())
 
 
 def name(path: Path) -> str:
     return os.fspath(path.relative_to(ROOT))
-
-
-def forbidden_in(source: str) -> list[str]:
-    """Return every forbidden name in the code, however it was imported."""
-    origins: dict[str, str] = {}
-    found = []
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            origins |= {alias.asname: alias.name for alias in node.names if alias.asname}
-        elif isinstance(node, ast.ImportFrom):
-            found += [(node.lineno, f"{node.module}.{alias.name}") for alias in node.names]
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute):
-            first, _, rest = ast.unparse(node).partition(".")
-            found.append((node.lineno, f"{origins.get(first, first)}.{rest}"))
-    return [f"{line}: {used}; {FORBIDDEN[used]}" for line, used in sorted(found) if used in FORBIDDEN]
 
 
 def broken_links(page: Path, text: str) -> list[str]:
@@ -91,9 +63,9 @@ def written_plans() -> dict[str, str]:
 
 
 def shell_scripts() -> list[Path]:
-    """Return the launcher and what the reference guest's shell runs or sources."""
+    """Return the launcher, what CI runs with sh, and what the reference guest's shell runs or sources."""
     scripts = [path for path in GUEST_FILES if path.suffix == ".env" or _runs_in_shell(path)]
-    return [ROOT / "hil", *scripts]
+    return [ROOT / "hil", ROOT / ".ci/debian13", *scripts]
 
 
 def _runs_in_shell(path: Path) -> bool:
@@ -105,36 +77,11 @@ class TestPackage:
     def test_says_that_it_is_typed(self) -> None:
         assert (ROOT / "harness/py.typed").is_file()
 
-    def test_ships_all_files_of_the_package(self) -> None:
-        built = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
-        assert built == {"targets": {"wheel": {"packages": ["harness"]}}}
-
     def test_has_one_version(self) -> None:
         project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
         newest = re.search(r"^## \[([^\]]+)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
         assert newest is not None
         assert project["version"] == harness.__version__ == newest[1]
-
-
-class TestCode:
-    @pytest.mark.parametrize("path", CODE, ids=name)
-    def test_names_nothing_forbidden(self, path: Path) -> None:
-        assert forbidden_in(path.read_text()) == []
-
-    @pytest.mark.parametrize(
-        "statement",
-        [
-            "import time\ntime.sleep(1)",
-            "import time as t\nt.sleep(1)",
-            "from time import sleep",
-            "pause = time.sleep",
-            "client.set_missing_host_key_policy(paramiko.AutoAddPolicy())",
-            "from paramiko import AutoAddPolicy",
-            "yaml.load(text)",
-        ],
-    )
-    def test_what_is_forbidden_is_found(self, statement: str) -> None:
-        assert len(forbidden_in(statement)) == 1
 
 
 class TestPages:
@@ -156,6 +103,25 @@ class TestPages:
     def test_show_plans_where_a_newcomer_looks(self) -> None:
         pages = {place.rpartition("-")[0] for place in written_plans()}
         assert pages >= {"README.md", "docs/plans.md"}
+
+
+class TestPageOnPlans:
+    def test_says_of_steps_what_their_kinds_say(self) -> None:
+        page = plans_page.PAGE.read_text()
+        assert plans_page.with_steps(page) == page, "to be made anew: python -m harness.plan.page"
+
+    def test_shows_a_step_of_each_kind_that_loads(self, tmp_path: Path) -> None:
+        _, made = plans_page.PAGE.read_text().split(plans_page.BEGIN)
+        steps = re.findall(r"^```yaml\n(- .*?)^```$", made, re.MULTILINE | re.DOTALL)
+        assert len(steps) == len(ACTIONS)
+        for step in steps:
+            plan = tmp_path / "plan.yaml"
+            plan.write_text(f"steps:\n{step}")
+            assert Session(results=tmp_path).load(plan).steps
+
+    def test_needs_its_two_marks(self) -> None:
+        with pytest.raises(ValueError, match="needs a line '<!-- from here"):
+            plans_page.with_steps(f"{plans_page.END} {plans_page.BEGIN}")
 
 
 class TestDefaultPlans:
@@ -183,8 +149,9 @@ class TestScripts:
         assert (done.returncode, done.stderr) == (0, "")
 
     def test_all_are_looked_at(self) -> None:
-        assert {"hil", "guest-up", "initramfs-init", "wine.env"} <= {path.name for path in shell_scripts()}
+        names = {path.name for path in shell_scripts()}
+        assert names >= {"hil", "debian13", "guest-up", "initramfs-init", "wine.env"}
 
-    @pytest.mark.parametrize("path", ["hil", ".ci/run"])
+    @pytest.mark.parametrize("path", ["hil", ".ci/run", ".ci/debian13"])
     def test_can_be_run(self, path: str) -> None:
         assert os.access(ROOT / path, os.X_OK)

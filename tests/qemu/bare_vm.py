@@ -6,9 +6,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from harness.command_line import VmConfig
-from harness.plan import VmShape
-from harness.vm import Vm
+from harness.guest.acpi_registers import AcpiRegisters
+from harness.vm.argv import VmConfig
+from harness.vm.shape import VmShape
+from harness.vm.vm import Vm
 
 Launch = Callable[..., Vm]
 
@@ -22,3 +23,11 @@ def bare_config(**changes: Any) -> VmConfig:
     """A VM whose vCPUs stand still and that has no guest."""
     defaults: dict[str, Any] = {"shape": small_shape(), "cpu_model": "qemu64", "paused": True}
     return VmConfig(**{**defaults, **changes})
+
+
+def acpi_of(vm: Vm) -> AcpiRegisters:
+    """Return the ACPI of a VM that was launched with ``qtest``, switched on."""
+    assert vm.qtest is not None
+    registers = AcpiRegisters(vm.qtest, dimm_slots=vm.config.shape.slots)
+    registers.switch_on()
+    return registers

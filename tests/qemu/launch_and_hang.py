@@ -7,18 +7,19 @@ import sys
 import threading
 from pathlib import Path
 
-from harness.command_line import Disk
 from harness.deadline import Deadline
-from harness.vm import Vm
+from harness.vm.argv import Disk
+from harness.vm.vm import Vm
 from tests.qemu.bare_vm import bare_config
 
 
-def main(folder: Path, disk: Path) -> None:
-    with Vm.launch(bare_config(disk=Disk(path=disk)), folder=folder, deadline=Deadline.after(30)) as vm:
+def main(folder: Path, disk: Path, qemu: str) -> None:
+    config = bare_config(qemu=qemu, disk=Disk(path=disk))
+    with Vm.launch(config, folder=folder, deadline=Deadline.after(30)) as vm:
         sys.stdout.write(f"{vm.pid}\n")
         sys.stdout.flush()
         threading.Event().wait(60)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])

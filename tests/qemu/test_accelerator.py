@@ -3,25 +3,31 @@
 
 from __future__ import annotations
 
+import json
+import re
 import struct
 from pathlib import Path
 
 import pytest
 
-from harness import accelerator
-from harness.accelerator import (
+from harness.errors import HostError
+from harness.vm import accelerator
+from harness.vm.accelerator import (
+    DEFAULT_QEMU,
     Accelerator,
     choose_accelerator,
     find_qemu_version,
     run_boot_sector,
     run_kernel,
 )
-from harness.errors import HostError
+from tests.other_qemu import other_qemu
 
-SOUND = 'exec qemu-system-x86_64 "$@"'
+SOUND = 'exec "$QEMU" "$@"'
 #: Spoilt KVMs: one that hangs with everything, one that aborts, one that only hangs with a kernel.
-HANGS = 'exec qemu-system-x86_64 "$@" -S'
+HANGS = 'exec "$QEMU" "$@" -S'
 ABORTS = 'echo "failed to set MSR 0x10a" >&2; kill -ABRT $$'
+#: One that does not do on its first run.
+BUSY_AT_FIRST = f'case "$(wc -l < "${{0%/*}}/runs")" in 1) {ABORTS};; *) {SOUND};; esac'
 HANGS_WITH_A_KERNEL = f'case "$*" in *-kernel*) {HANGS};; *) {SOUND};; esac'
 
 
@@ -34,10 +40,11 @@ def kvm_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return device
 
 
-def fake_kvm(folder: Path, how: str) -> str:
+def fake_kvm(folder: Path, how: str, *, qemu: str = DEFAULT_QEMU) -> str:
     """Return a QEMU that, asked for KVM, runs TCG in its place as told, and counts its runs in ``runs``."""
-    qemu = folder / "qemu-with-kvm"
-    qemu.write_text(f"""#!/bin/sh
+    fake = folder / "qemu-with-kvm"
+    fake.write_text(f"""#!/bin/sh
+QEMU={qemu}
 echo run >> {folder}/runs
 for word do
     shift
@@ -46,8 +53,8 @@ for word do
 done
 {how}
 """)
-    qemu.chmod(0o755)
-    return str(qemu)
+    fake.chmod(0o755)
+    return str(fake)
 
 
 def tiny_kernel(folder: Path, code: bytes) -> Path:
@@ -67,12 +74,12 @@ PRINT = bytes([0x66, 0xBA, 0xF8, 0x03, 0xB0, ord("x"), 0xEE])
 RESET = bytes([0xB0, 0xFE, 0xE6, 0x64])
 
 
-def test_a_boot_sector_runs_under_tcg() -> None:
-    assert run_boot_sector("tcg", "max") is None
+def test_a_boot_sector_runs_under_tcg(qemu: str) -> None:
+    assert run_boot_sector("tcg", "max", qemu=qemu) is None
 
 
-def test_a_boot_sector_that_does_not_run_says_why(tmp_path: Path) -> None:
-    hung = run_boot_sector("kvm", "host", qemu=fake_kvm(tmp_path, HANGS), within_s=0.3)
+def test_a_boot_sector_that_does_not_run_says_why(tmp_path: Path, qemu: str) -> None:
+    hung = run_boot_sector("kvm", "host", qemu=fake_kvm(tmp_path, HANGS, qemu=qemu), within_s=0.3)
     assert hung == "it hung for 0.3 s"
     aborted = run_boot_sector("kvm", "host", qemu=fake_kvm(tmp_path, ABORTS))
     assert aborted is not None
@@ -80,9 +87,10 @@ def test_a_boot_sector_that_does_not_run_says_why(tmp_path: Path) -> None:
     assert "MSR 0x10a" in aborted
 
 
-def test_a_kernel_must_speak_and_end(tmp_path: Path) -> None:
+def test_a_kernel_must_speak_and_end(tmp_path: Path, qemu: str) -> None:
     def run(code: bytes, within_s: float = 30) -> str | None:
-        return run_kernel("tcg", "max", kernel=tiny_kernel(tmp_path, code), within_s=within_s)
+        kernel = tiny_kernel(tmp_path, code)
+        return run_kernel("tcg", "max", kernel=kernel, qemu=qemu, within_s=within_s)
 
     assert run(PRINT + RESET + HALT) is None
     assert run(PRINT + HALT, within_s=1) == "it hung for 1 s"
@@ -100,20 +108,26 @@ def test_a_kernel_must_speak_and_end(tmp_path: Path) -> None:
     ],
 )
 def test_auto_takes_kvm_only_if_it_runs_a_guest(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, with_kernel: bool, name: str, words: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    qemu: str,
+    how: str,
+    with_kernel: bool,
+    name: str,
+    words: str,
 ) -> None:
     monkeypatch.setattr(accelerator, "BOOT_SECTOR_WITHIN_S", 1.0 if how == HANGS else 30.0)
     monkeypatch.setattr(accelerator, "KERNEL_WITHIN_S", 1.0 if how == HANGS_WITH_A_KERNEL else 30.0)
-    qemu = fake_kvm(tmp_path, how)
+    fake = fake_kvm(tmp_path, how, qemu=qemu)
     kernel = tiny_kernel(tmp_path, PRINT + RESET + HALT) if with_kernel else None
-    found = choose_accelerator("auto", qemu=qemu, cache_dir=tmp_path / "cache", kernel=kernel)
+    found = choose_accelerator("auto", qemu=fake, cache_dir=tmp_path / "cache", kernel=kernel)
     assert found.name == name
     assert words in found.reason
     if name == "tcg":
         with pytest.raises(HostError, match="KVM was asked for and does not work"):
-            choose_accelerator("kvm", qemu=qemu, cache_dir=tmp_path / "cache", kernel=kernel)
+            choose_accelerator("kvm", qemu=fake, cache_dir=tmp_path / "cache", kernel=kernel)
     else:
-        assert choose_accelerator("kvm", qemu=qemu, cache_dir=tmp_path / "cache", kernel=kernel) == found
+        assert choose_accelerator("kvm", qemu=fake, cache_dir=tmp_path / "cache", kernel=kernel) == found
 
 
 def test_the_answer_is_remembered_until_something_changes(tmp_path: Path) -> None:
@@ -133,6 +147,38 @@ def test_the_answer_is_remembered_until_something_changes(tmp_path: Path) -> Non
     qemu = fake_kvm(tmp_path, SOUND)
     assert choose_accelerator("auto", qemu=qemu, cache_dir=cache).name == "kvm"
     assert runs() == 3, "another QEMU is another question"
+
+
+def test_a_no_is_asked_again_after_some_minutes_and_at_once_by_who_insists(tmp_path: Path) -> None:
+    """A host that was too busy for the trial is none without KVM."""
+    qemu, cache = fake_kvm(tmp_path, BUSY_AT_FIRST), tmp_path / "cache"
+    first = choose_accelerator("auto", qemu=qemu, cache_dir=cache)
+    assert first.name == "tcg"
+    assert re.search(r" \(tried 20\d\d-\d\d-\d\d \d\d:\d\d:\d\d UTC\)$", first.reason)
+    assert choose_accelerator("auto", qemu=qemu, cache_dir=cache) == first
+    (answer,) = cache.rglob("*.json")
+    remembered = json.loads(answer.read_text())
+
+    def make_older(by_s: float) -> None:
+        answer.write_text(json.dumps({**remembered, "tried_at_s": remembered["tried_at_s"] - by_s}))
+
+    make_older(accelerator.NO_HOLDS_FOR_S / 2)
+    assert choose_accelerator("auto", qemu=qemu, cache_dir=cache) == first
+    for by_s in (accelerator.NO_HOLDS_FOR_S, -60.0):
+        make_older(by_s)
+        assert choose_accelerator("auto", qemu=qemu, cache_dir=cache).name == "kvm"
+    make_older(0.0)
+    assert choose_accelerator("kvm", qemu=qemu, cache_dir=cache).name == "kvm"
+    make_older(0.0)
+    (tmp_path / "runs").unlink()
+    with pytest.raises(HostError, match="MSR 0x10a"):
+        choose_accelerator("kvm", qemu=qemu, cache_dir=cache)
+
+
+def test_an_answer_that_cannot_be_kept_is_an_answer(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    cache.write_text("a file where the folder should be")
+    assert choose_accelerator("auto", qemu=fake_kvm(tmp_path, SOUND), cache_dir=cache).name == "kvm"
 
 
 def test_without_the_device_nothing_is_run(tmp_path: Path, kvm_device: Path) -> None:
@@ -159,7 +205,15 @@ def test_old_tcg_goes_without_smap() -> None:
     assert kvm.cpu_model("host", (7, 2, 22)) == "host"
 
 
-def test_the_version_of_qemu_is_found_without_a_vm() -> None:
-    assert find_qemu_version() >= (7, 2, 0)
+def test_the_version_of_qemu_is_found_without_a_vm(qemu: str) -> None:
+    assert find_qemu_version(qemu) >= (7, 2, 0)
     with pytest.raises(HostError, match="tells no version"):
         find_qemu_version("true")
+    # A version, but of another program.
+    with pytest.raises(HostError, match="tells no version of QEMU; it says qemu-img version"):
+        find_qemu_version("qemu-img")
+
+
+def test_the_two_qemus_of_the_tests_are_the_old_and_the_new() -> None:
+    majors = {find_qemu_version(qemu)[0] for qemu in (DEFAULT_QEMU, str(other_qemu()))}
+    assert min(majors) < 10 <= max(majors)

@@ -30,9 +30,9 @@ def disk(tmp_path: Path) -> Path:
 
 
 @contextmanager
-def running_harness(folder: Path, disk: Path) -> Iterator[subprocess.Popen[str]]:
+def running_harness(folder: Path, disk: Path, qemu: str) -> Iterator[subprocess.Popen[str]]:
     folder.mkdir()
-    argv = [sys.executable, "-m", HARNESS, folder, disk]
+    argv = [sys.executable, "-m", HARNESS, folder, disk, qemu]
     process = subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     with process:
         try:
@@ -69,10 +69,10 @@ def qemus_of(folder: Path) -> list[int]:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_qemu_ends_with_a_killed_harness(
-    tmp_path: Path, disk: Path, deadline: Deadline, number: signal.Signals
+    tmp_path: Path, disk: Path, deadline: Deadline, qemu: str, number: signal.Signals
 ) -> None:
     folder = tmp_path / "vm"
-    with running_harness(folder, disk) as harness:
+    with running_harness(folder, disk, qemu) as harness:
         assert harness.stdout is not None
         pid = int(harness.stdout.readline())
         assert qemus_of(folder) == [pid]
@@ -84,10 +84,10 @@ def test_qemu_ends_with_a_killed_harness(
 
 
 def test_a_harness_that_is_interrupted_ends_qemu_in_order(
-    tmp_path: Path, disk: Path, deadline: Deadline
+    tmp_path: Path, disk: Path, deadline: Deadline, qemu: str
 ) -> None:
     folder = tmp_path / "vm"
-    with running_harness(folder, disk) as harness:
+    with running_harness(folder, disk, qemu) as harness:
         assert harness.stdout is not None
         harness.stdout.readline()
         harness.send_signal(signal.SIGINT)
@@ -98,12 +98,12 @@ def test_a_harness_that_is_interrupted_ends_qemu_in_order(
 
 
 def test_a_harness_killed_while_it_launches_leaves_no_qemu(
-    tmp_path: Path, disk: Path, deadline: Deadline
+    tmp_path: Path, disk: Path, deadline: Deadline, qemu: str
 ) -> None:
     never = threading.Event()
     for attempt in range(12):
         folder = tmp_path / f"vm{attempt}"
-        with running_harness(folder, disk) as harness:
+        with running_harness(folder, disk, qemu) as harness:
             # Until the first file of the launch is there, then a little later each time.
             while not any(folder.iterdir()):
                 deadline.check("the launch")

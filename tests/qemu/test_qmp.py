@@ -14,7 +14,7 @@ import pytest
 
 from harness.deadline import Deadline
 from harness.errors import DeadlineExpiredError, QmpCommandError, QmpLostError
-from harness.qmp import Event, QmpSession
+from harness.wires.qmp import Event, QmpSession
 
 VERSION = {"qemu": {"major": 7, "minor": 2, "micro": 0}, "package": ""}
 GREETING = {"QMP": {"version": VERSION, "capabilities": []}}

@@ -8,13 +8,15 @@ import os
 import select
 import signal
 import subprocess
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from harness.command_line import Disk
 from harness.deadline import Deadline
+from harness.document.units import GIB, MIB
 from harness.errors import (
     DeadlineExpiredError,
     HostError,
@@ -23,14 +25,22 @@ from harness.errors import (
     VmError,
     VmExitedError,
 )
-from harness.evidence import VmState
-from harness.hotplug_answers import about_device, ospm_status
-from harness.units import MIB
-from harness.vm import VcpuSlot, Vm
-from tests.qemu.acpi_guest import AcpiGuest
-from tests.qemu.bare_vm import Launch, bare_config, small_shape
+from harness.evidence.witness import DimmPlace, VmState
+from harness.guest.acpi_registers import Place
+from harness.vm.accelerator import find_qemu_version
+from harness.vm.argv import Disk
+from harness.vm.hotplug_answers import ospm_status, read_ospm_status
+from harness.vm.vm import VcpuSlot, Vm
+from harness.wires.qmp import Event
+from tests.qemu.bare_vm import Launch, acpi_of, bare_config, small_shape
+from tests.qemu.starved import starved
 
 LOGS = {"qemu-command.txt", "qemu-stderr.log", "qmp.jsonl", "serial.log"}
+
+
+def about(device_id: str) -> Callable[[Event], bool]:
+    """Return a match for the ACPI answers about one device."""
+    return lambda event: event.data["info"].get("device") == device_id
 
 
 def free_slots(vm: Vm) -> list[VcpuSlot]:
@@ -43,13 +53,14 @@ def names(folder: Path) -> set[str]:
 
 def test_a_plugged_vcpu_and_dimm_are_there_when_asked_again(launch: Launch) -> None:
     vm = launch()
-    assert vm.state() == VmState((), 1, {}, 0)
+    assert vm.state() == VmState((), 1, {}, 0, run_state="prelaunch")
     vcpu = vm.plug_vcpu(free_slots(vm)[0], device_id="cpu1")
     dimm = vm.plug_dimm(128 * MIB, device_id="dimm1")
     assert (vcpu.device_id, vcpu.kind, vcpu.size_bytes) == ("cpu1", "vcpu", None)
     assert (dimm.device_id, dimm.kind, dimm.size_bytes) == ("dimm1", "dimm", 128 * MIB)
     assert vcpu.plugged_at_s < dimm.plugged_at_s
-    assert vm.state() == VmState(("cpu1",), 2, {"dimm1": 128 * MIB}, 128 * MIB)
+    places = {"dimm1": DimmPlace(slot=0, node=0, address=4 * GIB)}
+    assert vm.state() == VmState(("cpu1",), 2, {"dimm1": 128 * MIB}, 128 * MIB, places, "prelaunch")
 
 
 def test_vcpu_slots_come_lowest_first_and_know_who_is_in_them(launch: Launch) -> None:
@@ -68,7 +79,11 @@ def test_everything_can_be_filled(launch: Launch) -> None:
     for number, size_bytes in enumerate((128 * MIB, 256 * MIB), 1):
         vm.plug_dimm(size_bytes, device_id=f"dimm{number}")
     dimms = {"dimm1": 128 * MIB, "dimm2": 256 * MIB}
-    assert vm.state() == VmState(("cpu1", "cpu2", "cpu3"), 4, dimms, 384 * MIB)
+    state = vm.state()
+    assert replace(state, dimm_places={}) == VmState(
+        ("cpu1", "cpu2", "cpu3"), 4, dimms, 384 * MIB, run_state="prelaunch"
+    )
+    assert state.dimm_places.keys() == dimms.keys()
 
 
 def _plug_used_slot(vm: Vm) -> None:
@@ -139,23 +154,22 @@ def test_a_shape_without_room_for_dimms_starts(launch: Launch) -> None:
         vm.plug_dimm(128 * MIB, device_id="dimm1")
 
 
-def test_acpi_answers_are_told_apart_by_device_id(launch: Launch, tmp_path: Path, deadline: Deadline) -> None:
-    with AcpiGuest.listening(tmp_path / "qtest") as guest:
-        vm = launch(extra=guest.arguments())
-        with vm.listen("ACPI_DEVICE_OST") as answers:
-            for number, slot in enumerate(free_slots(vm)[:2], 1):
-                vm.plug_vcpu(slot, device_id=f"cpu{number}")
-            vm.plug_dimm(128 * MIB, device_id="dimm1")
-            guest.answer_vcpu(2, source=1, status=0)
-            guest.answer_dimm(0, source=1, status=0x81)
-            guest.answer_vcpu(1, source=1, status=0)
-            found = [
-                ospm_status(answers.get(about_device(name), deadline=deadline))
-                for name in ("cpu1", "dimm1", "cpu2")
-            ]
-            with pytest.raises(DeadlineExpiredError, match="ACPI_DEVICE_OST"):
-                answers.get(about_device("cpu1"), deadline=Deadline.after(0.05))
-            assert [ospm_status(event).device_id for event in answers.events] == ["cpu2", "dimm1", "cpu1"]
+def test_acpi_answers_are_told_apart_by_device_id(launch: Launch, deadline: Deadline) -> None:
+    vm = launch(qtest=True)
+    acpi = acpi_of(vm)
+    with vm.listen("ACPI_DEVICE_OST") as answers:
+        for number, slot in enumerate(free_slots(vm)[:2], 1):
+            vm.plug_vcpu(slot, device_id=f"cpu{number}")
+        vm.plug_dimm(128 * MIB, device_id="dimm1")
+        acpi.answer(Place("vcpu", 2), status=0)
+        acpi.answer(Place("dimm", 0), status=0x81)
+        acpi.answer(Place("vcpu", 1), status=0)
+        found = [
+            ospm_status(answers.get(about(name), deadline=deadline)) for name in ("cpu1", "dimm1", "cpu2")
+        ]
+        with pytest.raises(DeadlineExpiredError, match="ACPI_DEVICE_OST"):
+            answers.get(about("cpu1"), deadline=Deadline.after(0.05))
+        assert [ospm_status(event).device_id for event in answers.events] == ["cpu2", "dimm1", "cpu1"]
     told = [
         (status.device_id, status.slot_type, status.slot, status.source, status.status) for status in found
     ]
@@ -167,12 +181,16 @@ def test_acpi_answers_are_told_apart_by_device_id(launch: Launch, tmp_path: Path
     assert found[2].at_s < found[1].at_s < found[0].at_s
 
 
-def test_the_last_acpi_answer_of_each_slot_can_be_asked_for(launch: Launch, tmp_path: Path) -> None:
-    with AcpiGuest.listening(tmp_path / "qtest") as guest:
-        vm = launch(extra=guest.arguments())
-        vm.plug_dimm(128 * MIB, device_id="dimm1")
-        guest.answer_dimm(0, source=1, status=0)
-        statuses = [status for status in vm.ospm_statuses() if status.slot_type == "DIMM"]
+def test_the_last_acpi_answer_of_each_slot_can_be_asked_for(launch: Launch) -> None:
+    vm = launch(qtest=True)
+    acpi = acpi_of(vm)
+    vm.plug_dimm(128 * MIB, device_id="dimm1")
+    acpi.answer(Place("dimm", 0), status=0)
+    statuses = [
+        status
+        for entry in vm.execute("query-acpi-ospm-status")
+        if (status := read_ospm_status(entry, 0.0)).slot_type == "DIMM"
+    ]
     assert [(status.device_id, status.slot, status.source) for status in statuses] == [
         ("dimm1", "0", 1),
         ("", "1", 0),
@@ -238,11 +256,11 @@ def test_a_missing_qemu_is_the_hosts_fault(launch: Launch) -> None:
 
 
 def test_a_stopped_qemu_expires_the_deadline_and_is_ended_all_the_same(
-    tmp_path: Path, deadline: Deadline, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, deadline: Deadline, qemu: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("harness.vm.QUIT_WITHIN_S", 0.1)
-    monkeypatch.setattr("harness.qemu_process.TERMINATE_WITHIN_S", 0.1)
-    with Vm.launch(bare_config(), folder=tmp_path, deadline=deadline) as vm:
+    monkeypatch.setattr("harness.vm.vm.QUIT_WITHIN_S", 0.1)
+    monkeypatch.setattr("harness.vm.qemu_process.TERMINATE_WITHIN_S", 0.1)
+    with Vm.launch(bare_config(qemu=qemu), folder=tmp_path, deadline=deadline) as vm:
         os.kill(vm.pid, signal.SIGSTOP)
         with pytest.raises(DeadlineExpiredError, match="QEMU's answer to query-status"):
             vm.execute("query-status", deadline=Deadline.after(0.2))
@@ -255,13 +273,14 @@ def test_a_stopped_qemu_expires_the_deadline_and_is_ended_all_the_same(
     assert len(sent) == 1, "what is too late is not even sent"
 
 
-def test_the_folder_holds_logs_and_nothing_else(tmp_path: Path, deadline: Deadline) -> None:
+def test_the_folder_holds_logs_and_nothing_else(tmp_path: Path, deadline: Deadline, qemu: str) -> None:
     folder = tmp_path / "comma, and blank"
     folder.mkdir()
     base = tmp_path / "base.qcow2"
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", base, "64M"], check=True)
     content = base.read_bytes()
-    with Vm.launch(bare_config(disk=Disk(path=base)), folder=folder, deadline=deadline) as vm:
+    config = bare_config(qemu=qemu, disk=Disk(path=base))
+    with Vm.launch(config, folder=folder, deadline=deadline) as vm:
         open_files = [os.fspath(link.readlink()) for link in Path(f"/proc/{vm.pid}/fd").iterdir()]
         overlays = {name for name in open_files if name.startswith(str(folder)) and "(deleted)" in name}
         assert len(overlays) == 1, "the overlay has no name while it is in use"
@@ -302,10 +321,11 @@ def test_a_vm_without_network_has_no_ssh_port(launch: Launch) -> None:
         launch(network_device=None).ssh_port()
 
 
-def test_the_version_is_what_qemu_says(launch: Launch) -> None:
+def test_the_version_is_what_qemu_says(launch: Launch, qemu: str) -> None:
     vm = launch()
     version = vm.execute("query-version")["qemu"]
     assert vm.qemu_version == f"{version['major']}.{version['minor']}.{version['micro']}"
+    assert find_qemu_version(qemu) == (version["major"], version["minor"], version["micro"])
 
 
 def test_a_paused_vm_runs_when_resumed(launch: Launch, deadline: Deadline) -> None:
@@ -314,14 +334,16 @@ def test_a_paused_vm_runs_when_resumed(launch: Launch, deadline: Deadline) -> No
     with vm.listen("RESUME") as resumed:
         vm.resume()
         resumed.get(deadline=deadline)
-    assert vm.execute("query-status")["running"] is True
+    assert vm.state().run_state == "running"
+    vm.execute("stop")
+    assert vm.state().run_state == "paused"
 
 
-def test_several_vms_at_once(tmp_path: Path, deadline: Deadline) -> None:
+def test_several_vms_at_once(tmp_path: Path, deadline: Deadline, qemu: str) -> None:
     def one(number: int) -> tuple[VmState, int]:
         folder = tmp_path / str(number)
         folder.mkdir()
-        with Vm.launch(bare_config(), folder=folder, deadline=deadline) as vm:
+        with Vm.launch(bare_config(qemu=qemu), folder=folder, deadline=deadline) as vm:
             vm.plug_dimm((number + 1) * 2 * MIB, device_id=f"dimm{number}")
             return vm.state(), vm.ssh_port()
 
@@ -347,7 +369,7 @@ def test_the_qmp_log_holds_every_message_of_both_directions(launch: Launch) -> N
     vm = launch()
     with vm.listen("RESUME", "STOP") as heard:
         vm.resume()
-        vm.execute("stop")
+        vm.pause()
         with pytest.raises(QmpCommandError):
             vm.execute("nosuch")
     vm.execute("quit")
@@ -392,8 +414,19 @@ def test_a_guest_is_at_rest_when_it_has_nothing_to_do(
         deadline.check("the boot sector's word")
         select.select([], [], [], 0.01)
     assert vm.await_rest(deadline=Deadline.after(20 if rests else 2)) is rests
-    vm.execute("stop")
+    vm.pause()
     assert vm.await_rest(deadline=deadline)
+
+
+def test_a_guest_that_is_kept_from_running_does_not_rest(launch: Launch, tmp_path: Path) -> None:
+    sector = tmp_path / "boot.img"
+    sector.write_bytes(BUSY_FOR_EVER.ljust(510, b"\0") + b"\x55\xaa")
+    boot = ("-drive", f"if=ide,format=raw,readonly=off,file={sector}")
+    vm = launch(paused=False, machine="pc", extra=boot)
+    with starved(vm.pid):
+        assert not vm.await_rest(deadline=Deadline.after(2))
+    os.kill(vm.pid, signal.SIGSTOP)
+    assert not vm.await_rest(deadline=Deadline.after(1))
 
 
 def test_a_guest_that_is_gone_does_not_rest(launch: Launch) -> None:

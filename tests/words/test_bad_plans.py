@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from harness.errors import PlanError
-from harness.plan import load_plan
+from harness.plan.plan import load_plan
 
 
 def error_of(folder: Path, data: bytes) -> str:
@@ -32,16 +32,16 @@ STEP = b"steps: [{plug: {vcpus: 1}, expect: {driver: [processor]}}]\n"
         (
             b"stepz: []\n" + STEP,
             "1:1: unknown key 'stepz'; allowed: description, guest, vm, boot, driver, require, within, "
-            "steps (did you mean 'steps'?)",
+            "acpi, steps (did you mean 'steps'?)",
         ),
         (
             b"vm:\n  vcpu: 2\n" + STEP,
-            "2:3: unknown key 'vcpu'; allowed: vcpus, max_vcpus, memory, slots, max_memory (did you "
-            "mean 'vcpus'?)",
+            "2:3: unknown key 'vcpu'; allowed: vcpus, max_vcpus, topology, memory, slots, max_memory, nodes, "
+            "backend, machine, start (did you mean 'vcpus'?)",
         ),
         (
             b"steps:\n  - plug: {dimms: [1 GiB], vcpsu: 1}\n    expect: {driver: []}\n",
-            "2:28: unknown key 'vcpsu'; allowed: vcpus, dimms (did you mean 'vcpus'?)",
+            "2:28: unknown key 'vcpsu'; allowed: vcpus, dimms, paused (did you mean 'vcpus'?)",
         ),
         (
             b"guest: a\n" + STEP + b"guest: b\n",
@@ -57,8 +57,8 @@ STEP = b"steps: [{plug: {vcpus: 1}, expect: {driver: [processor]}}]\n"
         ),
         (
             b"x: &x {vcpus: 1}\nvm:\n  <<: *x\n" + STEP,
-            "1:1: unknown key 'x'; allowed: description, guest, vm, boot, driver, require, within, steps "
-            "(and 1 more)",
+            "1:1: unknown key 'x'; allowed: description, guest, vm, boot, driver, require, within, "
+            "acpi, steps (and 1 more)",
         ),
         # --- types, units, counts
         (
@@ -89,7 +89,7 @@ STEP = b"steps: [{plug: {vcpus: 1}, expect: {driver: [processor]}}]\n"
         ),
         (
             b"vm: {vcpus: true}\n" + STEP,
-            "1:13: vcpus: True is not a whole number",
+            "1:13: vcpus: true is not a whole number",
         ),
         (
             b"vm: {vcpus: 0}\n" + STEP,
@@ -101,7 +101,8 @@ STEP = b"steps: [{plug: {vcpus: 1}, expect: {driver: [processor]}}]\n"
         ),
         (
             b"vm:\n" + STEP,
-            "1:4: vm: nothing is not a mapping with the keys vcpus, max_vcpus, memory, slots, max_memory",
+            "1:4: vm: nothing is not a mapping with the keys vcpus, max_vcpus, topology, memory, slots, "
+            "max_memory, nodes, backend, machine, start",
         ),
         (
             b"guest: 7\n" + STEP,
@@ -151,11 +152,13 @@ STEP = b"steps: [{plug: {vcpus: 1}, expect: {driver: [processor]}}]\n"
         ),
         (
             b"steps:\n  - expect: {driver: []}\n",
-            "2:5: a step without an action; allowed: one of plug and driver",
+            "2:5: a step without an action; allowed: one of plug, driver, power, pause, qmp, announce "
+            "and wait",
         ),
         (
             b"steps:\n  - plug: {vcpus: 1}\n    driver: stop\n    expect: {driver: []}\n",
-            "3:13: two actions in one step; allowed: one of plug and driver",
+            "3:13: two actions in one step; allowed: one of plug, driver, power, pause, qmp, announce "
+            "and wait",
         ),
         (
             b"steps:\n  - plug: {}\n    expect: {driver: []}\n",
@@ -163,8 +166,8 @@ STEP = b"steps: [{plug: {vcpus: 1}, expect: {driver: [processor]}}]\n"
         ),
         (
             b"steps:\n  - plug: {vcpus: 1}\n    expect: {driver: [procesor]}\n",
-            "3:23: 'procesor' is not known; allowed: processor, memory, add_start, add_complete, "
-            "add_failure, load, baseline, unload (did you mean 'processor'?)",
+            "3:23: 'procesor' is not known; allowed: processor, memory, processor_removal, memory_removal, "
+            "add_start, add_complete, add_failure, load, baseline, unload (did you mean 'processor'?)",
         ),
         (
             b"steps:\n  - plug: {vcpus: -1}\n    expect: {driver: []}\n",
@@ -190,6 +193,74 @@ STEP = b"steps: [{plug: {vcpus: 1}, expect: {driver: [processor]}}]\n"
         (
             b"steps:\n  - driver: start\n    expect: {driver: [load]}\n",
             "2:13: driver: start while the driver is running already",
+        ),
+        (
+            b"steps:\n  - plug:\n    expect: {driver: []}\n",
+            "2:10: plug: nothing is not a mapping with the keys vcpus, dimms, paused",
+        ),
+        (
+            b"steps:\n  - plug: {vcpus: 1}\n    driver:\n    expect: {driver: []}\n",
+            "3:12: driver: nothing is not known; allowed: start, stop",
+        ),
+        (
+            b"steps:\n  - power: of\n    expect: {driver: []}\n",
+            "2:12: power: 'of' is not known; allowed: restart, reset, off (did you mean 'off'?)",
+        ),
+        (
+            b"steps:\n  - power: off\n    expect: {driver: []}\n  - wait: 1 s\n    expect: {driver: []}\n",
+            "4:5: a step after the guest was switched off; allowed: none",
+        ),
+        (
+            b"steps:\n  - pause: 0 s\n    expect: {driver: []}\n",
+            "2:12: pause: '0 s' is not more than zero; allowed: a number and ms, s or min, such as '30 s'",
+        ),
+        (
+            b"steps:\n  - wait: {}\n    expect: {driver: []}\n",
+            "2:11: wait: {} is not a duration; allowed: a number and ms, s or min, such as '30 s'",
+        ),
+        (
+            b"steps:\n  - announce: dimm\n    expect: {driver: []}\n",
+            "2:15: class: 'dimm' is not known; allowed: processor, memory",
+        ),
+        (
+            b"steps:\n  - announce: {event: arrival}\n    expect: {driver: []}\n",
+            "2:15: the key 'class' is missing",
+        ),
+        (
+            b"steps:\n  - announce: {class: memory, event: removal}\n    expect: {driver: []}\n",
+            "2:15: a removal of class memory before an arrival was announced",
+        ),
+        (
+            b"steps:\n  - qmp: {arguments: {}}\n    expect: {driver: []}\n",
+            "2:10: the key 'execute' is missing",
+        ),
+        (
+            b"steps:\n  - qmp: {execute: query status}\n    expect: {driver: []}\n",
+            "2:20: execute: 'query status' is not the name of a command; allowed: such as query-status",
+        ),
+        (
+            b"steps:\n  - qmp: {execute: quit}\n    expect: {driver: []}\n",
+            "2:20: execute: quit is the harness's own; allowed instead: power: off",
+        ),
+        (
+            b"steps:\n  - qmp: {execute: x, returns: {}, refused: false}\n    expect: {driver: []}\n",
+            "2:45: refused: false is not a text; allowed: a text, or one for each version of QEMU",
+        ),
+        (
+            b"steps:\n  - qmp: {execute: x, returns: {}, refused: 'no'}\n    expect: {driver: []}\n",
+            "2:45: returns and refused in one step; allowed: one of both",
+        ),
+        (
+            b"steps:\n  - qmp: {execute: x, refused: '('}\n    expect: {driver: []}\n",
+            "2:32: refused: not a regular expression: missing ), unterminated subpattern at position 0",
+        ),
+        (
+            b"steps:\n  - qmp: {execute: x, refused: {}}\n    expect: {driver: []}\n",
+            "2:32: refused: no version; allowed: a text, or one for each version of QEMU, such as '7.2'",
+        ),
+        (
+            b"steps:\n  - qmp: {execute: x, refused: {new: a}}\n    expect: {driver: []}\n",
+            "2:32: refused: 'new' is not a version of QEMU; allowed: such as '7.2' or '10'",
         ),
         # --- more than the vm has
         (
@@ -258,12 +329,12 @@ STEP = b"steps: [{plug: {vcpus: 1}, expect: {driver: [processor]}}]\n"
         (
             b"just a text\n",
             "1:1: 'just a text' is not a mapping with the keys description, guest, vm, boot, driver, "
-            "require, within, steps",
+            "require, within, acpi, steps",
         ),
         (
             b"- a\n- b\n",
             "1:1: ['a', 'b'] is not a mapping with the keys description, guest, vm, boot, driver, require, "
-            "within, steps",
+            "within, acpi, steps",
         ),
         (
             b"steps: [\n",
@@ -317,6 +388,12 @@ STEP = b"steps: [{plug: {vcpus: 1}, expect: {driver: [processor]}}]\n"
 )
 def test_a_bad_plan_is_told_where_and_what_is_allowed(tmp_path: Path, text: bytes, error: str) -> None:
     assert error_of(tmp_path, text) == f"bad.yaml:{error}"
+
+
+def bad_plans() -> dict[str, bytes]:
+    """Return the text of each bad plan above by its error."""
+    [mark] = test_a_bad_plan_is_told_where_and_what_is_allowed.pytestmark  # type: ignore[attr-defined]
+    return {error: text for text, error in mark.args[1]}
 
 
 def test_the_first_of_several_errors_is_told_and_the_others_counted(tmp_path: Path) -> None:
@@ -385,3 +462,65 @@ def test_no_bytes_raise_anything_but_a_plan_error(tmp_path: Path, data: bytes) -
         assert "\n" not in str(error)
         assert error.line is not None
         assert error.line >= 1
+
+
+NUMBERS = "is not the number that YAML reads in it; allowed: a decimal number such as 20, or a text in quotes"
+
+
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [
+        *(
+            (number, f"{number} {NUMBERS}: '{number}'")
+            for number in ("020", "1_0", "1:30", "0b11", "-01", "1_0.5")
+        ),
+        ("08", "max_vcpus: '08' is not a whole number"),
+        ("on", "max_vcpus: 'on' is not a whole number"),
+        ("TRUE", "max_vcpus: TRUE is not a whole number"),
+        ("1.50", "max_vcpus: 1.50 is not a whole number"),
+        ("0x0", "max_vcpus: 0x0 is too small; allowed: at least 1"),
+        ("~", "max_vcpus: nothing is not a whole number"),
+    ],
+)
+def test_a_value_is_shown_as_it_is_written_and_read_as_it_looks(
+    tmp_path: Path, value: str, error: str
+) -> None:
+    text = f"vm: {{max_vcpus: {value}}}\n".encode() + STEP
+    assert error_of(tmp_path, text).startswith(f"bad.yaml:1:17: {error}")
+
+
+def test_what_looks_like_a_word_is_a_word(tmp_path: Path) -> None:
+    path = tmp_path / "words.yaml"
+    path.write_bytes(b"description: yes\nguest: no\n" + STEP + b"within: '020 s'\n")
+    plan = load_plan(path)
+    assert (plan.description, plan.guest, plan.within_s) == ("yes", "no", 20.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        pytest.param(
+            b"# " + b"x" * (1 << 20), "larger than 1 MiB; allowed: a file that a person writes", id="bytes"
+        ),
+        pytest.param(STEP + b"x: [" + b"1," * 50_000 + b"]", ": more than 20000 values", id="values"),
+        pytest.param(
+            b"steps:\n" + b"- {wait: 1 ms, expect: {driver: []}, repeat: 1000}\n" * 12,
+            "12:3: more than 10000 steps, each repetition counted; allowed: fewer",
+            id="steps",
+        ),
+        pytest.param(
+            b"within: 999999999999 min\n" + STEP,
+            "1:9: within: '999999999999 min' is too long; allowed: at most 1440 min, a day",
+            id="within",
+        ),
+        pytest.param(
+            b"steps: [{wait: 2000 min, expect: {driver: []}}]",
+            "1:16: wait: '2000 min' is too long; allowed: at most 1440 min, a day",
+            id="wait",
+        ),
+    ],
+)
+def test_what_no_person_writes_is_refused_before_it_takes_long(
+    tmp_path: Path, text: bytes, error: str
+) -> None:
+    assert error in error_of(tmp_path, text)

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.driver_log import LogParser, Record, find_gaps
 from harness.errors import DriverLogError
+from harness.evidence.record import LogParser, Record, find_gaps
 
 LINK = r"\??\ACPI#PNP0C80#1#{3fd0f03d-92e0-45fb-b75c-5ed8ffb01021}"
 LOAD = {
@@ -73,7 +73,7 @@ def test_a_notification_has_all_that_its_line_says() -> None:
         (line_of(9, "unload"), "unload"),
         (notification(2), "processor"),
         (notification(2, "memory"), "memory"),
-        (notification(2, "memory", "removal"), "memory removal"),
+        (notification(2, "memory", "removal"), "memory_removal"),
         (notification(2, "processor", "other"), "processor other"),
         (notification(2, "other", "arrival"), "other arrival"),
         (line_of(3, "processor_change", CHANGE), "add_start"),
@@ -113,6 +113,14 @@ def test_a_torn_line_waits_for_its_rest() -> None:
         (line_of(3, "notification", {"event": "arrival", "class": "memory", "link": LINK}),
          "is a notification record without the keys class event link in this order"),
         (notification(3, "cpu"), "has class=cpu; allowed: processor, memory, other"),
+        (line_of(3, "processor_change", {**CHANGE, "number": "one"}),
+         "has number=one, not a number up to 4294967295"),
+        (line_of(3, "processor_change", {**CHANGE, "group": "65536"}), "has group=65536, not a number up to"),
+        (line_of(3, "processor_change", {**CHANGE, "group_number": "-1"}), "not a number up to 255"),
+        (line_of(3, "processor_change", {**CHANGE, "status": "0xC0000001"}), "not 0x and 8 hex digits"),
+        (line_of(0, "load", {**LOAD, "qpc_hz": "fast"}), "has qpc_hz=fast, not a number"),
+        (line_of(0, "load", {**LOAD, "driver": ""}), "has driver= without a value"),
+        (line_of(0, "load", {**LOAD, "existing": "2"}), "has existing=2; allowed: 0, 1"),
         (line_of(0, "load", {**LOAD, "format": "2"}), "announces format 2; this harness reads format 1"),
         (line_of(0, "baseline"), "breaks the rule that seq=0 is the load record"),
         (line_of(4, "load", LOAD), "breaks the rule that seq=0 is the load record"),

@@ -8,16 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from harness.document.units import MIB
 from harness.errors import PlanError, ProfileError, UsageError
-from harness.plan import load_plan
-from harness.profile import (
-    check_plan_fits,
-    find_profile,
-    load_profile,
-    profile_of,
-    required_witnesses,
-)
-from harness.units import MIB
+from harness.guest.profile import find_profile, load_profile, profile_schema
+from harness.plan.fit import check_plan_fits, profile_of, required_witnesses
+from harness.plan.plan import load_plan
 
 GUESTS = Path(__file__).parents[2] / "testplans" / "guests"
 
@@ -70,22 +65,94 @@ def test_the_reference_profile_knows_its_own_links_apart(class_: str, link: str)
 def test_a_users_profile_gets_defaults_and_a_disk_beside_it(tmp_path: Path) -> None:
     profile = load_profile(write(tmp_path / "mine.yaml", MINE))
     assert profile.disk_path == tmp_path / "images" / "mine.qcow2"
-    assert (profile.machine, profile.firmware, profile.cpu_model.tcg) == ("q35", "seabios", "max")
+    assert (profile.machine, profile.firmware, profile.cpu_model.tcg) == ("q35", None, "max")
     assert (profile.driver.service, profile.driver.load_order_group) == ("hpnotify", None)
+
+
+@pytest.mark.parametrize(
+    ("file", "path"), [("build/mine.sys", "{folder}/build/mine.sys"), ("/mine.sys", "/mine.sys")]
+)
+def test_a_driver_lies_beside_its_profile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, path: str
+) -> None:
+    write(tmp_path / "mine.yaml", MINE.replace("{directory:", f"{{file: {file}, directory:"))
+    monkeypatch.chdir(tmp_path)
+    profile = load_profile(Path("mine.yaml"))
+    # Wherever the process goes from here.
+    assert str(profile.driver_path) == path.format(folder=tmp_path)
+
+
+def test_what_the_harness_says_of_a_driver_by_itself(tmp_path: Path) -> None:
+    profile = load_profile(write(tmp_path / "mine.yaml", MINE))
+    assert profile.driver_path is None
+    assert (profile.driver.signature, profile.driver.parameters) == ("none", {})
+
+
+def test_parameters_are_numbers_and_texts(tmp_path: Path) -> None:
+    values = "{Level: 4294967295, 'A name': 'C:\\x y', Empty: ''}"
+    text = MINE.replace("{directory:", f"{{parameters: {values}, directory:")
+    profile = load_profile(write(tmp_path / "mine.yaml", text))
+    assert profile.driver.parameters == {"Level": 4294967295, "A name": r"C:\x y", "Empty": ""}
+
+
+@pytest.mark.parametrize(
+    ("firmware", "code", "variables"),
+    [
+        ("seabios", None, None),
+        ("uefi/code.fd", "uefi/code.fd", None),
+        ("{code: uefi/code.fd}", "uefi/code.fd", None),
+        ("{code: /usr/code.fd, vars: vars.fd}", "/usr/code.fd", "vars.fd"),
+    ],
+)
+def test_firmware_lies_beside_its_profile(
+    tmp_path: Path, firmware: str, code: str | None, variables: str | None
+) -> None:
+    profile = load_profile(write(tmp_path / "mine.yaml", f"{MINE}firmware: {firmware}\n"))
+    assert profile.firmware_path == (None if code is None else tmp_path / code)
+    assert profile.variables_path == (None if variables is None else tmp_path / variables)
+
+
+def test_what_lies_beside_a_profile_is_found_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "mine.yaml", MINE + "firmware: {code: uefi/code.fd, vars: ../vars.fd}\n")
+    monkeypatch.chdir(tmp_path)
+    profile = load_profile(Path("mine.yaml"))
+    assert profile.disk_path == tmp_path / "images" / "mine.qcow2"
+    assert profile.firmware_path == tmp_path / "uefi/code.fd"
+    assert profile.variables_path == tmp_path / "../vars.fd"
+
+
+def test_the_json_schema_shows_both_ways_to_write_firmware() -> None:
+    text, mapping = profile_schema()["$defs"]["Firmware"]["anyOf"]
+    assert text["type"] == "string"
+    assert set(mapping["properties"]) == {"code", "vars"}
 
 
 @pytest.mark.parametrize(
     ("line", "instead", "error"),
     [
+        ("system: windows", "system: windows\nfirmware: {vars: v.fd}", "2:11: the key 'code' is missing"),
+        ("system: windows", "system: windows\nfirmware: {code: c.fd, var: v.fd}", "2:24: unknown key 'var'; "
+         "allowed: code, vars (did you mean 'vars'?)"),
+        ("system: windows", "system: windows\nfirmware: 7", "2:11: firmware: 7 is not a mapping with the "
+         "keys code, vars"),
+        ("system: windows", "system: windows\nfirmware: ''", "2:11: code: an empty text"),
         ("probe:", "#", "1:1: the key 'probe' is missing"),
         ("shell: cmd", "shel: cmd", "5:28: unknown key 'shel'; allowed: user, shell (did you mean 'shell'?) "
          "(and 1 more)"),
         ("{disk: images/mine.qcow2}", "{}", "2:8: image: allowed: one of build: reference and disk: <path>"),
         ("system: windows", "system: window", "1:9: system: 'window' is not known; "
-         "allowed: windows, linux-wine (did you mean 'windows'?)"),
+         "allowed: windows, linux-wine, qtest (did you mean 'windows'?)"),
         ("'.*97fadb10.*'", "'(['", "9:20: processor: not a regular expression: unterminated character set at "
          "position 1"),
+        ("{directory:", "{file: '', directory:", "6:16: file: an empty text"),
         ("shell: cmd", "shell: bash", "5:35: shell: 'bash' is not known; allowed: posix, cmd"),
+        ("'C:\\ProgramData\\hpnotify\\hpnotify.log'", "'C:/ProgramData/hpnotify.log'",
+         "7:13: driver_log: 'C:/ProgramData/hpnotify.log' is no path of the guest's; "
+         "allowed: a whole path with backslashes, such as C:\\folder\\name"),
+        ("'C:\\hil'", "hil", "6:21: directory: 'hil' is no path of the guest's; "
+         "allowed: a whole path with backslashes, such as C:\\folder\\name"),
         ("slots: 4", "slots: 257", "10:31: slots: 257 is too large; allowed: at most 256"),
     ],
 )  # fmt: skip
@@ -96,11 +163,59 @@ def test_a_bad_profile_is_told_where(tmp_path: Path, line: str, instead: str, er
     assert str(caught.value) == f"{path}:{error}"
 
 
+VALUES_ALLOWED = "allowed: a whole number from 0 to 4294967295, or a text of one line"
+
+
+@pytest.mark.parametrize(
+    ("driver", "error"),
+    [
+        ("parameters: {Level: -1}", f"30: Level: -1 is no registry value; {VALUES_ALLOWED}"),
+        ("parameters: {Level: 4294967296}", f"30: Level: 4294967296 is no registry value; {VALUES_ALLOWED}"),
+        ("parameters: {Level: true}", f"30: Level: True is no registry value; {VALUES_ALLOWED}"),
+        ("parameters: {Level: [1]}", f"30: Level: [1] is no registry value; {VALUES_ALLOWED}"),
+        ('parameters: {Level: "a\\nb"}', f"30: Level: 'a\\nb' is no registry value; {VALUES_ALLOWED}"),
+        ("parameters: {'': 1}", "27: '' is no name of a registry value; allowed: a text of one line"),
+        (
+            "parameters: {LOGPATH: x}",
+            "32: LOGPATH: the harness writes this value, as driver_log says; leave it out",
+        ),
+        (
+            "parameters: {Interfaces: 1}",
+            "35: Interfaces: the harness writes this value, as a plan's driver says; leave it out",
+        ),
+        ("parameters: 7", "22: parameters: 7 is not a mapping"),
+        ("signature: wanted", "21: signature: 'wanted' is not known; allowed: required, none"),
+    ],
+)
+def test_what_is_wrong_with_a_driver_is_told_where(tmp_path: Path, driver: str, error: str) -> None:
+    path = write(tmp_path / "mine.yaml", MINE.replace("{directory:", f"{{{driver}, directory:"))
+    with pytest.raises(ProfileError) as caught:
+        load_profile(path)
+    assert str(caught.value) == f"{path}:6:{error}"
+
+
 def test_an_unknown_guest_names_the_known_ones() -> None:
     with pytest.raises(
-        UsageError, match=r"^unknown guest 'refrence'; known: .*\(did you mean 'reference'\?\)$"
+        UsageError, match=r"^unknown guest 'refrence'; known: .*\(did you mean 'reference'\?\); looked for in"
     ):
         find_profile("refrence", GUESTS)
+
+
+def test_a_folder_of_profiles_adds_to_another_and_wins_over_it(tmp_path: Path) -> None:
+    write(tmp_path / "mine.yaml", MINE)
+    assert find_profile("reference", tmp_path, GUESTS).source == GUESTS / "reference.yaml"
+    assert find_profile("mine", tmp_path, GUESTS).source == tmp_path / "mine.yaml"
+    write(tmp_path / "reference.yaml", MINE)
+    assert find_profile("reference", tmp_path, GUESTS).system == "windows"
+    assert find_profile("reference", GUESTS, tmp_path).system == "linux-wine"
+
+
+def test_an_unknown_guest_is_told_of_every_folder_once(tmp_path: Path) -> None:
+    write(tmp_path / "mine.yaml", MINE)
+    with pytest.raises(UsageError) as caught:
+        find_profile("x", tmp_path / "nowhere" / "..", GUESTS, tmp_path)
+    known = "known: mine, qtest, reference"
+    assert str(caught.value) == f"unknown guest 'x'; {known}; looked for in {tmp_path} and {GUESTS}"
 
 
 def test_a_guest_is_a_name_and_not_a_path() -> None:
@@ -126,6 +241,8 @@ def test_a_plan_for_an_unknown_guest_is_told_where(tmp_path: Path) -> None:
          "1:17: max_vcpus: 9; the guest mine allows up to 8"),
         ("vm: {slots: 5}\nsteps: [{plug: {vcpus: 1}, expect: {driver: []}}]",
          "1:13: slots: 5; the guest mine allows up to 4"),
+        ("vm: {start: paused}\nsteps: [{plug: {vcpus: 1}, expect: {driver: []}}]",
+         "1:13: start: paused; the guest mine has a system to boot; allowed for it: running"),
         ("steps: [{plug: {dimms: [128 MiB, 2 MiB]}, expect: {driver: []}}]",
          "1:34: DIMM of 2 MiB; the guest mine allows multiples of 128 MiB"),
     ],
@@ -141,7 +258,7 @@ def test_a_plan_that_asks_too_much_of_its_guest_is_told_where(tmp_path: Path, te
 def test_the_default_plans_fit_their_guest() -> None:
     plans = [load_plan(path) for path in GUESTS.parent.glob("*.yaml")]
     assert plans
-    assert {profile_of(plan, GUESTS).name for plan in plans} == {"reference"}
+    assert {profile_of(plan, GUESTS).name for plan in plans} == {"qtest", "reference"}
 
 
 def test_a_plans_witnesses_win_over_the_profiles(tmp_path: Path) -> None:

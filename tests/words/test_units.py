@@ -9,7 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.units import GIB, KIB, MIB, TIB, format_duration, format_size, parse_duration, parse_size
+from harness.document.units import (
+    GIB,
+    KIB,
+    LONGEST_S,
+    MIB,
+    TIB,
+    format_duration,
+    format_size,
+    parse_duration,
+    parse_size,
+)
 
 
 @pytest.mark.parametrize(
@@ -37,6 +47,8 @@ def test_durations_are_in_seconds(text: str, seconds: float) -> None:
         ("0 MiB", "'0 MiB' is not more than zero"),
         ("big", "'big' is not a size"),
         ("0.3 KiB", "'0.3 KiB' is not a whole number of bytes"),
+        ("4097 TiB", "'4097 TiB' is too large; allowed: at most 4096 TiB"),
+        ("999999999999 TiB", "'999999999999 TiB' is too large"),
         (True, "True is not a size"),
         (None, "None is not a size"),
         ("9" * 5000 + " MiB", "is not a size"),
@@ -46,6 +58,13 @@ def test_durations_are_in_seconds(text: str, seconds: float) -> None:
 def test_other_sizes_are_refused_with_what_is_allowed(value: object, problem: str) -> None:
     with pytest.raises(ValueError, match=re.escape(problem)):
         parse_size(value)
+
+
+def test_no_duration_is_longer_than_a_day() -> None:
+    assert parse_duration("1440 min") == 86400.0
+    for text in ("1440.1 min", "86401 s", "999999999999 min"):
+        with pytest.raises(ValueError, match=f"^'{text}' is too long; allowed: at most 1440 min, a day$"):
+            parse_duration(text)
 
 
 def test_a_duration_names_its_own_units() -> None:
@@ -73,7 +92,7 @@ def test_a_formatted_size_reads_as_itself(size_kib: int) -> None:
     assert parse_size(format_size(size_kib * KIB)) == size_kib * KIB
 
 
-@given(st.integers(min_value=1, max_value=10**9))
+@given(st.integers(min_value=1, max_value=LONGEST_S * 1000))
 def test_a_formatted_duration_reads_as_itself(milliseconds: int) -> None:
     assert parse_duration(format_duration(milliseconds / 1000)) == milliseconds / 1000
 

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 enum
@@ -79,8 +80,10 @@ static bool pass_on(int from, int to, passed *so_far)
     return size > 0 && write_all(to, data, (size_t)size);
 }
 
-static int tell_why_it_ended(void)
+// Says that the probe is gone and passes on its own last words.
+static int tell_it_ended(const char *what)
 {
+    (void)fprintf(stderr, "spareprobe: %s\n", what);
     passed words = {0};
     const int errors = open("err", O_RDONLY | O_CLOEXEC);
     while (errors >= 0 && pass_on(errors, STDERR_FILENO, &words))
@@ -117,8 +120,7 @@ static int serve(void)
     const int answers = open("out", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
     if (probe <= 0 || questions < 0 || answers < 0 || fcntl(questions, F_SETFL, 0) != 0)
     {
-        say("the spare probe is gone");
-        return tell_why_it_ended();
+        return tell_it_ended("the spare probe is gone");
     }
     (void)signal(SIGPIPE, SIG_IGN);
     passed asked = {0};
@@ -144,7 +146,7 @@ static int serve(void)
         if (watched[ANSWERS].revents != 0 && !pass_on(answers, STDOUT_FILENO, &answered))
         {
             (void)kill(probe, SIGTERM);
-            return tell_why_it_ended();
+            return tell_it_ended("the spare probe is gone");
         }
         if (watched[LISTENER].revents != 0)
         {
@@ -243,8 +245,7 @@ static bool leave_spare(int *status)
     *status = 0;
     if (!start_probe() || !ask_once())
     {
-        say("the probe does not start");
-        *status = tell_why_it_ended();
+        *status = tell_it_ended("the probe does not start");
     }
     else if (rename(unready, spare) != 0)
     {
@@ -254,11 +255,33 @@ static bool leave_spare(int *status)
     return true;
 }
 
+// The probe has Wine save its registry; the files of this system are nothing that a Windows program can save.
+static int save(const char *const arguments[])
+{
+    int status = 0;
+    const pid_t probe = fork();
+    if (probe == 0)
+    {
+        become_probe(arguments);
+    }
+    if (probe < 0 || waitpid(probe, &status, 0) != probe)
+    {
+        say("cannot wait for the probe");
+        return BROKEN;
+    }
+    sync();
+    return WIFEXITED(status) ? WEXITSTATUS(status) : BROKEN;
+}
+
 int main(int count, char *arguments[])
 {
     int status = BROKEN;
     const bool once = count == 1;
     const bool loop = count == 2 && strcmp(arguments[1], "--loop") == 0;
+    if (count == 2 && strcmp(arguments[1], "--save") == 0)
+    {
+        return save((const char *const *)arguments + 1);
+    }
     if ((once && leave_spare(&status)) || (loop && take_over(&status)))
     {
         return status;

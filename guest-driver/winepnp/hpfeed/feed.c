@@ -48,6 +48,11 @@ void hf_start_feed(char *const command[])
     g_replies = replies[0];
 }
 
+int hf_feed_file(void)
+{
+    return g_replies;
+}
+
 // Reads one line; ends the process when none comes.
 static void read_reply(char *reply, size_t size)
 {

@@ -13,7 +13,8 @@ enum
 };
 
 // log.c
-int64_t hf_now_ms(void); // CLOCK_MONOTONIC
+int64_t hf_now_ms(void);               // CLOCK_MONOTONIC
+void hf_log_also_to(const char *path); // besides stderr; a file that cannot be written is said there and ends this
 void hf_log(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 // sysfs.c: small files below the root given once; false or negative when there is no such file.
@@ -33,6 +34,7 @@ bool hf_bring_cpu_online(unsigned cpu);
 // feed.c: the pnpfeed process. A request that gets no reply ends this process: nothing can be told any more.
 void hf_start_feed(char *const command[]);
 bool hf_ask(const char *request, char *reply, size_t size); // whether the reply is ok
+int hf_feed_file(void);                                     // hung up when the process has ended
 
 // slots.c: the ACPI slots.
 // Without announcing: what is there was there before. Whether what was there has gone is only looked at when removing.

@@ -2,10 +2,24 @@
 // Stamped lines on stderr, which is the guest's serial console.
 #include "hpfeed.h"
 
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
+
+static int g_copy = -1;
+
+void hf_log_also_to(const char *path)
+{
+    g_copy = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+    if (g_copy < 0)
+    {
+        hf_log("cannot write %s: %m", path);
+        exit(1);
+    }
+}
 
 int64_t hf_now_ms(void)
 {
@@ -31,7 +45,8 @@ void hf_log(const char *format, ...)
     }
     line[length] = '\n';
     // One write per line, so that the kernel's own messages do not tear it.
-    if (write(STDERR_FILENO, line, (size_t)length + 1) < 0)
+    if (write(STDERR_FILENO, line, (size_t)length + 1) < 0 ||
+        (g_copy >= 0 && write(g_copy, line, (size_t)length + 1) < 0))
     {
         return; // nowhere left to say so
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// hpfeed [--sysfs DIR] [--uevents FIFO] [--detach] -- COMMAND...: COMMAND runs pnpfeed.exe.
+// hpfeed [--sysfs DIR] [--uevents FIFO] [--log FILE] [--pid FILE] [--detach] -- COMMAND...: COMMAND runs pnpfeed.exe.
 #include "hpfeed.h"
 
 #include <errno.h>
@@ -20,6 +20,8 @@ typedef struct
 {
     const char *sysfs;
     const char *uevents;
+    const char *log;
+    const char *pid;
     bool detach;
     char **command;
 } options;
@@ -27,10 +29,9 @@ typedef struct
 static options parse_options(int count, char *arguments[])
 {
     static const struct option known[] = {
-        {"sysfs", required_argument, NULL, 's'},
-        {"uevents", required_argument, NULL, 'u'},
-        {"detach", no_argument, NULL, 'd'},
-        {NULL, 0, NULL, 0},
+        {"sysfs", required_argument, NULL, 's'}, {"uevents", required_argument, NULL, 'u'},
+        {"log", required_argument, NULL, 'l'},   {"pid", required_argument, NULL, 'p'},
+        {"detach", no_argument, NULL, 'd'},      {NULL, 0, NULL, 0},
     };
     options parsed = {.sysfs = "/sys"};
     bool usable = true;
@@ -44,6 +45,12 @@ static options parse_options(int count, char *arguments[])
         case 'u':
             parsed.uevents = optarg;
             break;
+        case 'l':
+            parsed.log = optarg;
+            break;
+        case 'p':
+            parsed.pid = optarg;
+            break;
         case 'd':
             parsed.detach = true;
             break;
@@ -54,7 +61,9 @@ static options parse_options(int count, char *arguments[])
     }
     if (!usable || optind >= count)
     {
-        (void)fprintf(stderr, "usage: hpfeed [--sysfs DIR] [--uevents FIFO] [--detach] -- COMMAND...\n");
+        (void)fprintf(
+            stderr,
+            "usage: hpfeed [--sysfs DIR] [--uevents FIFO] [--log FILE] [--pid FILE] [--detach] -- COMMAND...\n");
         exit(2);
     }
     parsed.command = arguments + optind;
@@ -93,6 +102,16 @@ static int detach(void)
     _exit(WIFEXITED(status) ? WEXITSTATUS(status) : 1);
 }
 
+static void write_pid(const char *path)
+{
+    FILE *file = fopen(path, "we");
+    if (file == NULL || fprintf(file, "%d\n", (int)getpid()) < 0 || fclose(file) != 0)
+    {
+        hf_log("cannot write %s: %m", path);
+        exit(1);
+    }
+}
+
 // Also gives stdout back, so that whoever reads it sees its end.
 static void say_ready(int detached)
 {
@@ -120,11 +139,16 @@ static void watch(int uevents)
     {
         const bool under_way = hf_advance_slots();
         const bool removing = hf_now_ms() < removing_until_ms;
-        struct pollfd wait = {.fd = uevents, .events = POLLIN};
-        const int ready = poll(&wait, 1, under_way ? UNDER_WAY_MS : removing ? REMOVING_MS : -1);
+        struct pollfd wait[] = {{.fd = uevents, .events = POLLIN}, {.fd = hf_feed_file()}};
+        const int ready = poll(wait, 2, under_way ? UNDER_WAY_MS : removing ? REMOVING_MS : -1);
         if (ready < 0 && errno != EINTR)
         {
             hf_log("cannot wait for uevents: %m");
+            exit(1);
+        }
+        if (ready > 0 && wait[1].revents != 0)
+        {
+            hf_log("the feed has ended");
             exit(1);
         }
         const hf_uevent seen = ready > 0 ? hf_drain_uevents(uevents) : HF_NOTHING;
@@ -146,6 +170,14 @@ int main(int count, char *arguments[])
     char reply[HF_LINE_SIZE];
     const int detached = parsed.detach ? detach() : -1;
     (void)signal(SIGPIPE, SIG_IGN);
+    if (parsed.log != NULL)
+    {
+        hf_log_also_to(parsed.log);
+    }
+    if (parsed.pid != NULL)
+    {
+        write_pid(parsed.pid);
+    }
     hf_set_sysfs(parsed.sysfs);
     const int uevents = hf_open_uevents(parsed.uevents); // before the first look, so that nothing falls between
     hf_start_feed(parsed.command);

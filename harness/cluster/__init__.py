@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""The same plans on many hosts, with Dask."""

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: MIT
+"""Waiting for plans."""
+
+from __future__ import annotations
+
+import select
+import signal
+import sys
+import threading
+from concurrent.futures import Future
+from pathlib import Path
+
+import pytest
+
+from harness.errors import BenchError
+from harness.evidence.verdict import Verdict
+from harness.run.crew import Batch, NoCrew, verdict_of
+from harness.run.session import Session
+
+PLAN = Path(__file__).resolve().parents[2] / "testplans" / "one-dimm.yaml"
+
+
+def main_thread_is_blocked_in_verdict_of() -> bool:
+    """Return whether the main thread waits for a verdict and for nothing else."""
+    frame = sys._current_frames()[threading.main_thread().ident or 0]
+    top, names = frame.f_code.co_name, []
+    walked = frame.f_back
+    while walked is not None:
+        names.append(walked.f_code.co_name)
+        walked = walked.f_back
+    return top == "wait" and "verdict_of" in names
+
+
+def test_ctrl_c_is_noticed_though_another_thread_gets_the_signal() -> None:
+    future: Future[Verdict] = Future()
+
+    def interrupt() -> None:
+        while not main_thread_is_blocked_in_verdict_of():
+            select.select([], [], [], 0.01)
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+        # Wakes whoever waits without looking up, and too late.
+        threading.Event().wait(10)
+        future.cancel()
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        verdict_of(future)
+    assert not future.done()
+
+
+def test_a_plan_that_was_begun_is_taken_and_not_begun_again(tmp_path: Path) -> None:
+    session = Session(results=tmp_path)
+    batch = Batch(NoCrew(BenchError("nobody")), session)
+    plan = session.load(PLAN)
+    batch.begin(plan)
+    first = batch.take(session.load(PLAN))
+    assert session.evidence_folder(plan).name == "one-dimm-2"
+    second = batch.take(plan)
+    assert session.evidence_folder(plan).name == "one-dimm-4"
+    assert first is not second
+    with pytest.raises(BenchError, match="nobody"):
+        verdict_of(first)
