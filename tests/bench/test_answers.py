@@ -79,6 +79,23 @@ def test_a_failure_is_not_kept(tmp_path: Path, cache: Path) -> None:
     assert not (cache / "answers").exists()
 
 
+def test_a_program_that_does_not_answer_is_not_waited_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = tmp_path / "asked"
+    script = tmp_path / "script"
+    script.write_text(f"#!/bin/sh\necho once >>{asked}\nexec sleep 600\n")
+    script.chmod(0o755)
+    for _ in range(2):
+        with pytest.raises(HostError, match=r"script did not end in"):
+            answer_of(str(script), deadline=Deadline.after(0.5))
+    assert asked.read_text() == "once\n"
+    monkeypatch.setattr("harness.host.answers._failures", {})
+    with pytest.raises(HostError, match=r"did not end in"):
+        answer_of(str(script), deadline=Deadline.after(0.5))
+    assert asked.read_text() == "once\nonce\n"
+
+
 def test_a_cache_that_cannot_be_written_is_no_error(binary: Path, cache: Path) -> None:
     cache.write_text("not a folder")
     assert ask(binary, "version 1") == "version 1\n"

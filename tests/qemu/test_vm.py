@@ -24,9 +24,11 @@ from harness.errors import (
     QmpCommandError,
     VmError,
     VmExitedError,
+    VmStalledError,
 )
 from harness.evidence.witness import DimmPlace, VmState
 from harness.guest.acpi_registers import Place
+from harness.host.tools import find_tool
 from harness.vm.accelerator import find_qemu_version
 from harness.vm.argv import Disk
 from harness.vm.hotplug_answers import ospm_status, read_ospm_status
@@ -271,6 +273,43 @@ def test_a_stopped_qemu_expires_the_deadline_and_is_ended_all_the_same(
         os.kill(vm.pid, 0)
     sent = [line for line in qmp_log(tmp_path) if line.get("sent", {}).get("execute") == "query-status"]
     assert len(sent) == 1, "what is too late is not even sent"
+
+
+def after_its_version(path: Path, qemu: str, then: str) -> str:
+    """Return a program that says of itself what QEMU says, and does something else when it is to run a VM."""
+    path.write_text(f'#!/bin/sh\ncase $# in 1|2) exec {find_tool(qemu)} "$@";; esac\n{then}\n')
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_a_qemu_that_says_nothing_is_named_soon(
+    launch: Launch, tmp_path: Path, qemu: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.vm.vm.SPEAKS_WITHIN_S", 1.0)
+    mute = after_its_version(tmp_path / "mute", qemu, "echo cannot open my display >&2; exec sleep 600")
+    with pytest.raises(VmError, match=r"said nothing over QMP for 1(\.\d)? s;") as error:
+        launch(qemu=mute)
+    assert not isinstance(error.value, VmStalledError)
+    assert mute in str(error.value)
+    assert str(error.value).endswith("it printed: cannot open my display")
+
+
+def test_a_qemu_that_is_kept_from_speaking_is_not_to_blame(
+    launch: Launch, tmp_path: Path, qemu: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.vm.vm.SPEAKS_WITHIN_S", 3.0)
+    stopped = after_its_version(tmp_path / "stopped", qemu, "kill -STOP $$; exec sleep 600")
+    with pytest.raises(VmStalledError, match=r"while it was started; run again$"):
+        launch(qemu=stopped)
+
+
+def test_a_qemu_that_takes_all_its_memory_first_may_take_longer(
+    launch: Launch, tmp_path: Path, qemu: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.vm.vm.SPEAKS_WITHIN_S", 0.0)
+    with pytest.raises(VmError, match="said nothing over QMP"):
+        launch()
+    assert launch(shape=small_shape(backend={"prealloc": True})).qemu_version
 
 
 def test_the_folder_holds_logs_and_nothing_else(tmp_path: Path, deadline: Deadline, qemu: str) -> None:
