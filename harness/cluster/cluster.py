@@ -3,27 +3,30 @@
 
 Which worker gets which plan, and what happens when one dies, is Dask's business: a plan asks for resources,
 workers announce them (:mod:`harness.cluster.worker`), and a task whose worker is lost is run again elsewhere.
+That a worker was frozen, its connections open, or the scheduler was, is noticed here.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import logging
-import os
 import threading
+import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, InvalidStateError
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import distributed
-from distributed import Client, KilledWorker, Security
+from distributed import KilledWorker
 
 from harness.cluster.options import ClusterOptions
 from harness.cluster.resources import Resources, demanded, placed
-from harness.cluster.worker import Assignment, Delivery, interrupt, run_assignment, topic, unpack
+from harness.cluster.scheduler import Scheduler, resources_of
+from harness.cluster.silence import SILENT_WITHIN_S, Silence
+from harness.cluster.worker import Assignment, Delivery, run_assignment, unpack
 from harness.deadline import Deadline
 from harness.errors import BenchError
 from harness.evidence.verdict import Verdict
@@ -37,11 +40,11 @@ from harness.run.session import Session
 
 logger = logging.getLogger(__name__)
 
-CONNECT_WITHIN_S = 10.0
 #: How long a plan may wait while no worker is there that could run it, before it is given up.
 WORKER_WITHIN_S = 60.0
 WATCH_EVERY_S = 2.0
-CLOSE_WITHIN_S = 5.0
+#: How long the scheduler may leave every question unanswered.
+SCHEDULER_WITHIN_S = 60.0
 
 
 @dataclass(slots=True)
@@ -54,6 +57,7 @@ class _Sent:
     future: Future[Verdict]
     task: distributed.Future[Delivery] | None = None
     no_worker: Deadline | None = None  #: when to give up, set while nobody could run it
+    silent: list[str] = field(default_factory=list)  #: workers that fell silent while they ran it
 
 
 class ClusterCrew:
@@ -65,31 +69,34 @@ class ClusterCrew:
         :raise BenchError: neither is there in time.
         """
         self._session = session
-        self._address = options.address
         self._run = uuid.uuid4().hex
         self._sent: list[_Sent] = []
+        self._begun: list[tuple[int, str]] = []
+        self._lost: BenchError | None = None  #: said of all plans once the scheduler has fallen silent
         self._stopped = threading.Event()
         self._closed = threading.Event()
-        self._client = _connect(options)
+        self._scheduler = Scheduler(options, run=self._run)
         threading.Thread(target=self._watch, name="harness-cluster", daemon=True).start()
 
     def submit(self, plan: Plan, *, folder: Path) -> Future[Verdict]:
         """See :class:`harness.run.crew.Crew`."""
         future: Future[Verdict] = Future()
         try:
+            if self._lost is not None:
+                raise BenchError(str(self._lost))
             assignment = self._assignment(plan)
             demand = demanded(
                 need_of(plan),
                 kvm=self._session.accelerator == "kvm",
                 guest=assignment.profile_name,
             )
-            demand = placed(demand, self._workers(), plan=plan.name)
+            demand = placed(demand, resources_of(self._scheduler.workers()), plan=plan.name)
         except BenchError as err:
             future.set_exception(err)
             return future
         sent = _Sent(plan, folder, demand, future)
         self._sent.append(sent)
-        sent.task = self._client.submit(
+        sent.task = self._scheduler.client.submit(
             run_assignment,
             assignment,
             key=f"hil-{self._run}-{assignment.number}",
@@ -102,16 +109,17 @@ class ClusterCrew:
     def stop(self) -> None:
         """See :class:`harness.run.crew.Crew`."""
         self._stopped.set()
-        begun = {number for number, _worker in self._begun()}
+        self._look_what_begun()
+        begun = {number for number, _worker in self._begun}
         for number, sent in enumerate(self._sent):
             if number not in begun and sent.task is not None and not sent.future.done():
                 sent.task.cancel()
-        self._client.run(interrupt, self._run, on_error="ignore")
+        self._scheduler.interrupt()
 
     def close(self) -> None:
         """See :class:`harness.run.crew.Crew`."""
         self._closed.set()
-        self._client.close(timeout=CLOSE_WITHIN_S)
+        self._scheduler.close()
 
     def _assignment(self, plan: Plan) -> Assignment:
         profile = self._session.profile(plan)
@@ -132,14 +140,6 @@ class ClusterCrew:
             accelerator=self._session.accelerator,
         )
 
-    def _workers(self) -> dict[str, Resources]:
-        workers = self._client.scheduler_info(n_workers=-1)["workers"]
-        return dict(sorted((str(worker["name"]), worker["resources"]) for worker in workers.values()))
-
-    def _begun(self) -> list[tuple[int, str]]:
-        events = self._client.get_events(topic(self._run))
-        return [(event["number"], event["name"]) for _at, event in events]
-
     def _receive(self, sent: _Sent, task: distributed.Future[Delivery]) -> Verdict:
         """Return the verdict of a finished task, its evidence in the caller's folder."""
         name = sent.plan.name
@@ -151,7 +151,9 @@ class ClusterCrew:
         except CancelledError as err:
             if self._stopped.is_set():
                 raise
-            raise BenchError(f"{name} was cancelled: the scheduler {self._address} was lost") from err
+            raise BenchError(
+                f"{name} was cancelled: the scheduler {self._scheduler.address} was lost"
+            ) from err
         unpack(delivery.evidence, sent.folder)
         begun_on = self._begun_on(sent)
         verdict = dataclasses.replace(
@@ -172,61 +174,79 @@ class ClusterCrew:
         except CancelledError:
             sent.future.cancel()
             sent.future.set_running_or_notify_cancel()
+        except InvalidStateError:
+            logger.debug("%s was given up before it came back", sent.plan.name)
         except BenchError as err:
             sent.future.set_exception(err)
         except Exception as err:  # noqa: BLE001 - whatever Dask or the way back did, the plan has no verdict
             error = BenchError(f"{sent.plan.name} did not come back from the cluster: {err!r}")
             sent.future.set_exception(error)
 
+    def _look_what_begun(self) -> None:
+        with suppress(BenchError):
+            self._begun = self._scheduler.begun()
+
     def _begun_on(self, sent: _Sent) -> list[str]:
-        return [worker for number, worker in self._begun() if self._sent[number] is sent]
+        self._look_what_begun()
+        return [worker for number, worker in self._begun if self._sent[number] is sent]
 
     def _watch(self) -> None:
         """Give up plans that nobody is there to run any more, once workers had time to come back."""
+        silence = Silence()
+        answers_until: Deadline | None = None
         while not self._closed.wait(WATCH_EVERY_S):
             waiting = [sent for sent in self._sent if not sent.future.done()]
             if not waiting:
+                answers_until = None
                 continue
             try:
-                workers = self._workers()
+                known = self._scheduler.workers()
+                names = {address: str(worker["name"]) for address, worker in known.items()}
+                seen = {address: worker["last_seen"] for address, worker in known.items()}
+                for address in silence.look(seen, at_s=time.monotonic()):
+                    self._give_up_silent(address, names[address], waiting)
+                    del known[address]
+            except BenchError:
+                answers_until = answers_until or Deadline.after(SCHEDULER_WITHIN_S)
+                if answers_until.expired():
+                    lost = f"{self._scheduler.address} has not answered for {SCHEDULER_WITHIN_S:g} s"
+                    self._lost = BenchError(f"the scheduler {lost}")
+                    for sent in waiting:
+                        self._give_up(sent, self._lost)
+                continue
             except Exception as err:  # noqa: BLE001 - Dask tells of a lost scheduler by cancelling the tasks
                 logger.debug("the scheduler does not answer: %s", err)
                 continue
+            answers_until = None
             for sent in waiting:
-                self._give_up_if_alone(sent, workers)
+                self._give_up_if_alone(sent, resources_of(known))
+
+    def _give_up_silent(self, address: str, name: str, waiting: list[_Sent]) -> None:
+        """Let what a frozen worker was to do be done by others; a plan under which two fell silent ends."""
+        logger.warning("worker %s has not been heard of for %g s; it is given up", name, SILENT_WITHIN_S)
+        for sent in waiting:
+            if self._begun_on(sent)[-1:] == [name]:
+                sent.silent.append(name)
+                if len(sent.silent) > 1:
+                    lost = " and ".join(sent.silent)
+                    self._give_up(
+                        sent, BenchError(f"{sent.plan.name} was given up: {lost} fell silent under it")
+                    )
+        self._scheduler.remove(address)
+
+    def _give_up(self, sent: _Sent, error: BenchError) -> None:
+        with suppress(InvalidStateError):
+            sent.future.set_exception(error)
+        if sent.task is not None:
+            sent.task.cancel()
 
     def _give_up_if_alone(self, sent: _Sent, workers: dict[str, Resources]) -> None:
         try:
             placed(sent.demand, workers, plan=sent.plan.name)
         except BenchError as err:
             sent.no_worker = sent.no_worker or Deadline.after(WORKER_WITHIN_S)
-            if sent.no_worker.expired() and sent.task is not None:
-                with suppress(InvalidStateError):
-                    sent.future.set_exception(err)
-                sent.task.cancel()
+            if sent.no_worker.expired():
+                fell = f"; {sent.silent[0]} fell silent while it ran it" if sent.silent else ""
+                self._give_up(sent, BenchError(f"{err}{fell}"))
         else:
             sent.no_worker = None
-
-
-def _connect(options: ClusterOptions) -> Client:
-    security = None
-    if options.is_encrypted:
-        files = {
-            "tls_ca_file": options.tls_ca,
-            "tls_client_cert": options.tls_cert,
-            "tls_client_key": options.tls_key,
-        }
-        given = {name: os.fspath(file) for name, file in files.items() if file is not None}
-        security = Security(require_encryption=True, **given)
-    try:
-        client = Client(options.address, security=security, timeout=CONNECT_WITHIN_S, set_as_default=False)
-    except (OSError, TimeoutError, RuntimeError, ValueError) as err:
-        raise BenchError(f"no scheduler answers at {options.address}: {err}") from err
-    try:
-        client.wait_for_workers(1, timeout=CONNECT_WITHIN_S)
-    except TimeoutError as err:
-        client.close(timeout=CLOSE_WITHIN_S)
-        raise BenchError(
-            f"{options.address} has no worker; start one with: hil worker {options.address}"
-        ) from err
-    return client

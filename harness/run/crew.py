@@ -12,7 +12,7 @@ import dataclasses
 import logging
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import CancelledError, Future, wait
+from concurrent.futures import CancelledError, Future, InvalidStateError, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -157,6 +157,11 @@ class Batch:
             _, late = wait(futures, timeout=STOP_WITHIN_S)
             if late:
                 logger.error("%d plans did not end within %g s", len(late), STOP_WITHIN_S)
+            for future in late:
+                with suppress(InvalidStateError):
+                    future.set_exception(
+                        BenchError(f"{INTERRUPTED}; it did not end within {STOP_WITHIN_S:g} s")
+                    )
         self.crew.close()
         for entry in self._entries:
             # Nothing was written there: the plan was not begun, or had no bench.

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,8 +93,10 @@ class LocalCrew:
             result = verdict
         with self._lock:
             self._ledger.give_back(need)
-        if isinstance(result, BenchError):
-            job.future.set_exception(result)
-        else:
-            job.future.set_result(result)
+        # One that took too long to end when it was interrupted has been given up.
+        with suppress(InvalidStateError):
+            if isinstance(result, BenchError):
+                job.future.set_exception(result)
+            else:
+                job.future.set_result(result)
         self._admit()

@@ -10,6 +10,7 @@ import socket
 import ssl
 import subprocess
 import sys
+from collections.abc import Sequence
 from ipaddress import ip_address
 from pathlib import Path
 from xml.etree import ElementTree
@@ -40,12 +41,12 @@ def write_plans(folder: Path, **plans: str) -> Path:
     return folder
 
 
-def begun_on(folder: Path) -> Path:
-    """Wait until a plug was answered on any worker, and return its log."""
+def begun_on(folder: Path, *, besides: Sequence[str] = ()) -> Path:
+    """Wait until a plug was answered on any worker but these, and return its log."""
     deadline = Deadline.after(120)
     while True:
         for log in folder.glob("*/**/evidence/qmp.jsonl"):
-            if "ACPI_DEVICE_OST" in log.read_text():
+            if log.relative_to(folder).parts[0] not in besides and "ACPI_DEVICE_OST" in log.read_text():
                 return log
         deadline.check("a plug on a worker")
         await_nothing()
@@ -166,6 +167,120 @@ def test_a_plan_whose_worker_is_killed_runs_on_another_and_the_report_says_so(tm
     assert verdict_of(tmp_path / "out/slow")["lost_workers"] == [lost]
     junit = (tmp_path / "out/junit.xml").read_text()
     assert f'name="lost_workers" value="{lost}"' in junit
+
+
+def impatient(**seconds: float) -> list[str]:
+    """Return the command of ``hil`` that waits so long for what a cluster does not say."""
+    places = {
+        "worker_s": "silence.SILENT_WITHIN_S",
+        "alone_s": "cluster.WORKER_WITHIN_S",
+        "scheduler_s": "cluster.SCHEDULER_WITHIN_S",
+        "answer_s": "scheduler.ANSWER_WITHIN_S",
+        "stop_s": "crew.STOP_WITHIN_S",
+    }
+    program = (
+        "from harness.cluster import cluster, scheduler, silence; from harness.run import crew;"
+        " from harness.cli.app import main; "
+    )
+    changes = "".join(f"{places[name]} = {value}; " for name, value in seconds.items())
+    return [sys.executable, "-c", f"{program}{changes}main()"]
+
+
+def test_a_plan_whose_worker_was_frozen_runs_on_another_and_the_report_says_so(tmp_path: Path) -> None:
+    plan = write_plan(tmp_path, "slow.yaml", SLOW)
+    with start_cluster(tmp_path / "cluster", "alpha", "beta") as cluster:
+        argv = [*impatient(worker_s=10), "run", str(plan), *cluster.options(), "-r", "out"]
+        with subprocess.Popen(
+            argv, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as process:
+            frozen = begun_on(tmp_path / "cluster").relative_to(tmp_path / "cluster").parts[0]
+            cluster.workers[frozen].send_signal(signal.SIGSTOP)
+            output, _ = process.communicate(timeout=200)
+        # It ends by itself, and its VM with it, once it is let run.
+        cluster.workers[frozen].send_signal(signal.SIGCONT)
+        cluster.workers[frozen].wait(6 * END_WITHIN_S)
+        assert qemu_pids(tmp_path / "cluster" / frozen) == []
+    other = {"alpha": "beta", "beta": "alpha"}[frozen]
+    assert process.returncode == 1, output
+    (result,) = results_of(tmp_path / "out")
+    assert (result["outcome"], result["worker"], result["lost_workers"]) == ("failed", other, [frozen])
+    assert f"slow was run again on {other}: lost while running it: {frozen}" in output
+
+
+def test_a_plan_under_which_two_workers_were_frozen_is_an_error(tmp_path: Path) -> None:
+    plan = write_plan(tmp_path, "slow.yaml", SLOW)
+    with start_cluster(tmp_path / "cluster", "alpha", "beta", "gamma") as cluster:
+        argv = [*impatient(worker_s=10), "run", str(plan), *cluster.options(), "-r", "out"]
+        with subprocess.Popen(
+            argv, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as process:
+            frozen: list[str] = []
+            for _ in range(2):
+                log = begun_on(tmp_path / "cluster", besides=frozen)
+                frozen.append(log.relative_to(tmp_path / "cluster").parts[0])
+                cluster.workers[frozen[-1]].send_signal(signal.SIGSTOP)
+            output, _ = process.communicate(timeout=200)
+    assert process.returncode == 3, output
+    error = f"slow was given up: {frozen[0]} and {frozen[1]} fell silent under it"
+    assert [(plan["outcome"], plan["error"]) for plan in results_of(tmp_path / "out")] == [("error", error)]
+
+
+def test_the_last_worker_that_was_frozen_is_not_waited_for(tmp_path: Path) -> None:
+    plans = write_plans(tmp_path / "testplans", a=SLOW, b=PASSING)
+    with start_cluster(tmp_path / "cluster", "alpha") as cluster:
+        argv = [*impatient(worker_s=10, alone_s=1), "run", str(plans), *cluster.options(), "-r", "out"]
+        with subprocess.Popen(
+            argv, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as process:
+            begun_on(tmp_path / "cluster")
+            cluster.workers["alpha"].send_signal(signal.SIGSTOP)
+            output, _ = process.communicate(timeout=200)
+    assert process.returncode == 3, output
+    told = {plan["plan"]: plan["error"] for plan in results_of(tmp_path / "out")}
+    assert told["a"] == "no worker can run a: there is none; alpha fell silent while it ran it"
+    assert told["b"].startswith("no worker can run b: there is none")
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_scheduler_that_was_frozen_is_not_waited_for(tmp_path: Path, interrupted: bool) -> None:
+    plans = write_plans(tmp_path / "testplans", a=LONG, b=PASSING)
+    with start_cluster(tmp_path / "cluster", "alpha") as cluster:
+        hil = impatient(answer_s=1, scheduler_s=600 if interrupted else 5)
+        argv = [*hil, "run", str(plans), *cluster.options(), "-r", "out"]
+        with subprocess.Popen(
+            argv, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as process:
+            begun_on(tmp_path / "cluster")
+            cluster.scheduler.send_signal(signal.SIGSTOP)
+            if interrupted:
+                process.send_signal(signal.SIGINT)
+            output, _ = process.communicate(timeout=100)
+    assert process.returncode == (130 if interrupted else 3), output
+    assert [plan["plan"] for plan in results_of(tmp_path / "out")] == ["a", "b"]
+    if not interrupted:
+        a, b = (plan["error"] for plan in results_of(tmp_path / "out"))
+        assert a == f"the scheduler {cluster.address} has not answered for 5 s"
+        # The second may be handed over a moment after the scheduler fell silent.
+        assert b in (a, f"the scheduler {cluster.address} did not answer within 1 s")
+    assert "Traceback" not in output
+
+
+def test_ctrl_c_does_not_wait_for_a_worker_that_was_frozen(tmp_path: Path) -> None:
+    plan = write_plan(tmp_path, "long.yaml", LONG)
+    with start_cluster(tmp_path / "cluster", "alpha") as cluster:
+        argv = [*impatient(answer_s=1, stop_s=1), "run", str(plan), *cluster.options(), "-r", "out"]
+        with subprocess.Popen(
+            argv, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as process:
+            begun_on(tmp_path / "cluster")
+            cluster.workers["alpha"].send_signal(signal.SIGSTOP)
+            process.send_signal(signal.SIGINT)
+            output, _ = process.communicate(timeout=100)
+    assert process.returncode == 130, output
+    assert [(plan["outcome"], plan["error"]) for plan in results_of(tmp_path / "out")] == [
+        ("error", "interrupted; it did not end within 1 s")
+    ]
+    assert "Traceback" not in output
 
 
 def test_ctrl_c_ends_the_vms_on_the_workers_and_reports_what_finished(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.cluster.resources import VCPUS, demanded, offered, placed
+from harness.cluster.silence import SILENT_WITHIN_S, Silence
 from harness.cluster.worker import available_guests, pack, unpack
 from harness.document.units import GIB, MIB
 from harness.errors import BenchError
@@ -23,6 +24,28 @@ from tests.parallel.dask_cluster import PAGE
 ROOT = Path(__file__).resolve().parents[2]
 HOST = Amounts(vcpus=8, memory_bytes=16 * GIB, disk_bytes=100 * GIB, files=1000)
 NEED = Amounts(vcpus=2, memory_bytes=2 * GIB, disk_bytes=GIB, files=32)
+
+
+class TestSilence:
+    def test_is_that_the_schedulers_word_of_a_worker_does_not_change(self) -> None:
+        silence = Silence()
+        for at_s in range(100, 100 + round(SILENT_WITHIN_S), 10):
+            assert silence.look({"lives": at_s / 7, "frozen": 3.0}, at_s=at_s) == []
+        at_s = 100 + SILENT_WITHIN_S
+        assert silence.look({"lives": 99.0, "frozen": 3.0, "new": 3.0}, at_s=at_s) == ["frozen"]
+        assert silence.look({"lives": 100.0, "frozen": 4.0, "new": 3.0}, at_s=at_s + 1) == []
+
+    def test_is_not_what_passed_while_nobody_looked(self) -> None:
+        silence = Silence()
+        silence.look({"worker": 3.0}, at_s=100)
+        assert silence.look({"worker": 3.0}, at_s=100 + 2 * SILENT_WITHIN_S) == []
+
+    def test_ends_with_the_worker(self) -> None:
+        silence = Silence()
+        for at_s in range(100, 100 + round(SILENT_WITHIN_S), 10):
+            silence.look({"worker": 3.0}, at_s=at_s)
+        assert silence.look({}, at_s=100 + SILENT_WITHIN_S) == []
+        assert silence.look({"worker": 3.0}, at_s=101 + SILENT_WITHIN_S) == []
 
 
 class TestPlaces:

@@ -14,6 +14,7 @@ import pytest
 
 from harness.errors import BenchError
 from harness.evidence.verdict import Verdict
+from harness.plan.plan import Plan
 from harness.run.crew import Batch, NoCrew, verdict_of
 from harness.run.session import Session
 
@@ -60,3 +61,24 @@ def test_a_plan_that_was_begun_is_taken_and_not_begun_again(tmp_path: Path) -> N
     assert first is not second
     with pytest.raises(BenchError, match="nobody"):
         verdict_of(first)
+
+
+class _Deaf(NoCrew):
+    """A crew that goes on with what it was given."""
+
+    def submit(self, plan: Plan, *, folder: Path) -> Future[Verdict]:
+        return Future()
+
+
+def test_a_plan_that_does_not_end_when_it_is_interrupted_is_in_the_reports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.run.crew.STOP_WITHIN_S", 0.1)
+    session = Session(results=tmp_path)
+    batch = Batch(_Deaf(BenchError("nobody")), session)
+    plan = session.load(PLAN)
+    future = batch.begin(plan)
+    batch.finish()
+    result = batch.result_of(plan)
+    assert (result.outcome, result.error) == ("error", "interrupted; it did not end within 0.1 s")
+    assert isinstance(future.exception(), BenchError)
