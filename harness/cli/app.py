@@ -214,17 +214,28 @@ def worker(
 
 
 @app.command()
-def check(plans: Annotated[list[Path], typer.Argument(help="Plans, or folders of plans.")]) -> None:
-    """Load plans and say what each would do, without running anything."""
-    from harness.plan.fit import load_fitting_plan
+def check(
+    plans: Annotated[list[Path], typer.Argument(help="Plans, or folders of plans.")],
+    driver: Annotated[
+        Path | None,
+        typer.Option(
+            "--driver", metavar="FILE", help="Look at this .sys, as hil run would, and not at the profile's."
+        ),
+    ] = None,
+) -> None:
+    """Load plans and say what each would do, without running anything.
 
+    A driver of your own is looked at too. What the guest lacks on this host is told and is no failure.
+    """
+    from harness.cli.check import Check, described
+
+    checking = Check(None if driver is None else driver.absolute())
     for path in plan_files(plans):
-        plan = load_fitting_plan(path)
-        typer.echo(printable(f"{path}: {plan.description or plan.name}"))
-        for step in plan.unrolled():
-            expected = ", ".join(step.expect.driver) or "no record"
-            line = f"  {step.number}. {step.title} -> {expected} within {step.within_s:g} s"
-            typer.echo(printable(line))
+        plan, missing = checking.load(path)
+        for line in described(path, plan):
+            typer.echo(line)
+        for what in missing:
+            typer.echo(printable(f"hil: on this host, {what}"), err=True)
 
 
 @app.command()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -128,17 +129,11 @@ def _build(scratch: Path, *, key: str, binaries: GuestBinaries, cache: Path, pro
 
 
 def _own_image(profile: SshProfile) -> GuestImage:
+    for missing in missing_files(profile):
+        raise ImageError(missing)
     disk = profile.disk_path
     assert disk is not None
-    if not disk.is_file():
-        raise ImageError(f"the guest {profile.name} needs the disk image {disk}, which is not there")
-    user_key, host_key = disk.with_suffix(".user_key"), disk.with_suffix(".host_key.pub")
-    for path, purpose in (
-        (user_key, "the private SSH key of its user"),
-        (host_key, "its public SSH host key"),
-    ):
-        if not path.is_file():
-            raise ImageError(f"{disk} needs {purpose} beside it, in {path.name}")
+    user_key, host_key = _keys_of(disk)
     stat = disk.stat()
     return GuestImage(
         # Hashing tens of gigabytes before every run would cost more than the run.
@@ -151,6 +146,25 @@ def _own_image(profile: SshProfile) -> GuestImage:
         user_key=user_key,
         host_key=_text_of(host_key),
     )
+
+
+def missing_files(profile: SshProfile) -> Iterator[str]:
+    """Yield what is not there of the image and the firmware that the profile names, each as a sentence."""
+    disk = profile.disk_path
+    if disk is not None and not disk.is_file():
+        yield f"the guest {profile.name} needs the disk image {disk}, which is not there"
+    if disk is not None:
+        purposes = "the private SSH key of its user", "its public SSH host key"
+        for path, purpose in zip(_keys_of(disk), purposes, strict=True):
+            if not path.is_file():
+                yield f"{disk} needs {purpose} beside it, in {path.name}"
+    for file, what in ((profile.firmware_path, "firmware"), (profile.variables_path, "firmware's variables")):
+        if file is not None and not file.is_file():
+            yield f"the guest {profile.name} needs the {what} {file}, which is not there"
+
+
+def _keys_of(disk: Path) -> tuple[Path, Path]:
+    return disk.with_suffix(".user_key"), disk.with_suffix(".host_key.pub")
 
 
 def _text_of(host_key: Path) -> str:

@@ -23,6 +23,7 @@ from harness.guest.driver_log_tail import DriverLogTail
 from harness.guest.driver_service import DriverService
 from harness.guest.driver_setup import DriverSetup
 from harness.guest.guest import Guest, TimeOfDay, blaming_vm
+from harness.guest.login_shell import check_login_shell
 from harness.guest.probe import Probe
 from harness.vm.argv import VmConfig
 from harness.vm.serial import read_serial_log
@@ -266,6 +267,7 @@ def prepare(bench: SshBench, ssh: SshConnection, dialect: Dialect, *, deadline: 
 
     :raise GuestError: a part of the guest that the bench needs did not come up.
     """
+    check_login_shell(ssh, expected=bench.profile.ssh.shell, deadline=deadline)
     dialect.check_parts(ssh, log=None, crash=None, deadline=deadline)
     ssh.make_directories(bench.profile.driver.directory, deadline=deadline)
     path = ntpath.join(bench.profile.driver.directory, bench.probe.name)

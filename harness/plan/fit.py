@@ -20,18 +20,7 @@ from harness.guest.profile import (
     unknown_guest,
 )
 from harness.host.checkout import PROFILES_FOLDER, PROJECT_PROFILES, SAMPLE_DRIVER
-from harness.plan.plan import Plan, load_plan
-
-
-def load_fitting_plan(path: Path, *, profiles: Path | None = None) -> Plan:
-    """Read a plan and check that its guest is known and has what it asks for.
-
-    :param profiles: the folder of the guest profiles, if not that of :func:`profiles_for`.
-    :raise UsageError: it cannot be run, with the place of the first mistake.
-    """
-    plan = load_plan(path)
-    profile_of(plan, *(profiles_for(plan) if profiles is None else (profiles,)))
-    return plan
+from harness.plan.plan import Plan
 
 
 def profiles_for(plan: Plan) -> tuple[Path, ...]:

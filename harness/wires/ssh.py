@@ -91,19 +91,20 @@ class SshConnection:
         :raise GuestCommandError: when it ended without an exit status, as by a signal.
         :raise UsageError: when the guest's shell has no way to quote it.
         """
-        with (
-            self._bounded(f"the end of {shown(argv)}", deadline),
-            closing(self._exec(argv, deadline)) as channel,
-        ):
-            return collect(channel, argv, deadline=deadline)
+        return self._run(quote_command(argv, shell=self._shell), argv, deadline)
+
+    def run_line(self, line: str, *, deadline: Deadline) -> CommandResult:
+        """Run a line as it stands, whatever the login shell makes of it; see :meth:`run`."""
+        return self._run(line, [line], deadline)
 
     def start(self, argv: Sequence[str], *, deadline: Deadline) -> RemoteProcess:
         """Start a program that is to be talked to; close what is returned.
 
         :raise UsageError: when the guest's shell has no way to quote it.
         """
+        line = quote_command(argv, shell=self._shell)
         with self._bounded(f"the start of {shown(argv)}", deadline):
-            return RemoteProcess(self._exec(argv, deadline), argv, bounded=self._bounded)
+            return RemoteProcess(self._exec(line, deadline), argv, bounded=self._bounded)
 
     def file_status(self, path: str, *, deadline: Deadline) -> FileStatus | None:
         """Return size and last change of a file, or None when there is no such file."""
@@ -151,11 +152,17 @@ class SshConnection:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def _exec(self, argv: Sequence[str], deadline: Deadline) -> Channel:
-        command = quote_command(argv, shell=self._shell)
+    def _run(self, line: str, argv: Sequence[str], deadline: Deadline) -> CommandResult:
+        with (
+            self._bounded(f"the end of {shown(argv)}", deadline),
+            closing(self._exec(line, deadline)) as channel,
+        ):
+            return collect(channel, argv, deadline=deadline)
+
+    def _exec(self, line: str, deadline: Deadline) -> Channel:
         channel = self._transport.open_session(timeout=deadline.remaining_s())
         channel.settimeout(deadline.remaining_s())
-        channel.exec_command(command)
+        channel.exec_command(line)
         return channel
 
     def _open_sftp(self, deadline: Deadline) -> SftpSession:

@@ -183,6 +183,18 @@ class TestAFileThatIsNoDriver:
         assert line.startswith(f"hil: {tmp_path / program}: no Windows driver, nor any PE file: ")
         assert not (tmp_path / "out").exists()
 
+    def test_is_found_by_check(self, program: str, tmp_path: Path) -> None:
+        profile = (ROOT / "testplans/guests/reference.yaml").read_text()
+        (tmp_path / "guests").mkdir()
+        text = profile.replace("driver: {", f"driver: {{file: {tmp_path / program}, ")
+        (tmp_path / "guests/mine.yaml").write_text(text)
+        write_plan(tmp_path, "mine.yaml", f"guest: mine\n{PASSING}")
+        for arguments in (["plan.yaml", "--driver", program], ["mine.yaml"]):
+            done = call(*HIL, "check", *arguments, cwd=tmp_path)
+            assert (done.returncode, done.stdout) == (2, "")
+            [line] = done.stderr.splitlines()
+            assert line.startswith(f"hil: {tmp_path / program}: no Windows driver, nor any PE file: ")
+
     def test_is_wrong_usage_under_pytest_too(self, program: str, tmp_path: Path) -> None:
         options = ["--hil-driver", program, "--hil-results", "out"]
         done = call(sys.executable, "-m", "pytest", "plan.yaml", *options, cwd=tmp_path)
@@ -195,6 +207,27 @@ class TestAFileThatIsNoDriver:
         plan = write_plan(tmp_path, "none.yaml", text)
         session = Session(results=tmp_path / "out", driver=tmp_path / program)
         assert session.bench(session.load(plan)).setting().driver_file == "none"
+
+
+def test_check_says_what_a_guest_lacks_on_this_host_and_passes(tmp_path: Path) -> None:
+    profile = (ROOT / "testplans/guests/reference.yaml").read_text()
+    text = profile.replace("{build: reference}", "{disk: mine.qcow2}")
+    firmware = "firmware: {code: code.fd, vars: vars.fd}"
+    (tmp_path / "guests").mkdir()
+    (tmp_path / "guests/mine.yaml").write_text(text.replace("firmware: seabios", firmware))
+    assert firmware in (tmp_path / "guests/mine.yaml").read_text()
+    for name in "ab":
+        write_plan(tmp_path, f"{name}.yaml", f"guest: mine\n{PASSING}")
+    done = call(*HIL, "check", ".", cwd=tmp_path)
+    assert done.returncode == 0
+    disk = tmp_path / "guests/mine.qcow2"
+    assert [line.removeprefix("hil: on this host, ") for line in done.stderr.splitlines()] == [
+        f"the guest mine needs the disk image {disk}, which is not there",
+        f"{disk} needs the private SSH key of its user beside it, in mine.user_key",
+        f"{disk} needs its public SSH host key beside it, in mine.host_key.pub",
+        f"the guest mine needs the firmware {disk.with_name('code.fd')}, which is not there",
+        f"the guest mine needs the firmware's variables {disk.with_name('vars.fd')}, which is not there",
+    ]
 
 
 def test_the_option_goes_before_the_profile(tinynotify: Path, tmp_path: Path) -> None:
