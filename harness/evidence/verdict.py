@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -31,15 +32,17 @@ class Setting:
     driver_file: str
     driver_sha256: str
     harness_version: str
+    qemu_args: tuple[str, ...] = ()  #: the guest profile's own
 
     def properties(self) -> list[tuple[str, object]]:
         """Return all of it as names and values, for JUnit."""
-        return list(dataclasses.asdict(self).items())
+        return list({**dataclasses.asdict(self), "qemu_args": shlex.join(self.qemu_args)}.items())
 
     def __str__(self) -> str:
         has_driver = self.driver_file != NONE
         driver = f"{self.driver_file} {self.driver_sha256[:12]}" if has_driver else "no driver"
-        return f"{self.guest} ({self.system}), QEMU {self.qemu_version} {self.accelerator}, {driver}"
+        qemu = " ".join([f"QEMU {self.qemu_version} {self.accelerator}", shlex.join(self.qemu_args)]).strip()
+        return f"{self.guest} ({self.system}), {qemu}, {driver}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

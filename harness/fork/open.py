@@ -91,7 +91,10 @@ def open_guest(
 def why_booted(bench: Bench, shape: VmShape, boot: Literal["fork", "cold"]) -> str | None:
     """Return why a guest that is to be opened like this is booted, or None if it comes from a template."""
     asked = "the plan asks for it" if boot == "cold" else None
-    return asked or kind_of(bench.profile).why_not_forked or why_not_forkable(shape)
+    has_args = isinstance(bench, SshBench) and bench.profile.qemu_args
+    # What they add may hold what no saved state does, such as a disk that is written to.
+    added = "the guest's profile has qemu_args" if has_args else None
+    return asked or kind_of(bench.profile).why_not_forked or added or why_not_forkable(shape)
 
 
 def _keeping_image(bench: Bench) -> AbstractContextManager[None]:

@@ -103,6 +103,7 @@ class SshBench(Bench):
             initrd=self.image.initrd,
             append=self.image.append,
             network_device=profile.network_device,
+            extra=profile.qemu_args,
         )
 
     def setting(self) -> Setting:
@@ -112,6 +113,7 @@ class SshBench(Bench):
             image_key=self.image.key,
             driver_file=self.driver.name,
             driver_sha256=file_hash(self.driver),
+            qemu_args=self.profile.qemu_args,
         )
 
 

@@ -31,6 +31,7 @@ from harness.errors import ProfileError, UsageError
 from harness.evidence.witness import WITNESSES, Witness
 from harness.guest.ability import System
 from harness.guest.driver_home import DriverHome, WindowsPath
+from harness.guest.qemu_args import QemuArgs
 from harness.guest.qtest_script import ACCEPT, Script, script_field
 from harness.vm.shape import DIMM_MULTIPLE_BYTES
 
@@ -180,6 +181,9 @@ class SshProfile(Profile):
     driver_log: WindowsPath
     probe: Text
     links: Links
+    qemu_args: QemuArgs = Field(
+        default=(), description="more arguments for QEMU, for what has no key; such a guest is never forked"
+    )
 
     @property
     def disk_path(self) -> Path | None:

@@ -48,6 +48,7 @@ PROFILE_CHANGES = {
     "driver": DriverHome(service="other", directory=r"C:\other"),
     "driver_log": r"C:\other.log",
     "probe": "other.exe",
+    "qemu_args": ("-device", "i6300esb"),
 }
 #: What a template does not depend on: what is only for reading, asking, waiting and judging.
 PROFILE_REST = {

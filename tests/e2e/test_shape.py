@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from harness.host.checkout import DEFAULT_PLANS
 from harness.plan.plan import Plan
 from harness.run.run import run_plan
 from harness.run.session import Session
+from tests.e2e.test_command_line import HIL, PASSING, ROOT, call, write_plan
 from tests.opening import open_for
 
 from .conftest import shell
@@ -108,3 +111,22 @@ def test_a_guest_whose_memory_cannot_be_forked_is_booted_and_says_why(open_plan:
         assert why == "its memory is to be memfd, share, and a fork's is a private mapping of a file"
         [memory] = guest.vm.execute("query-memdev")
         assert memory["share"] is True
+
+
+def test_arguments_of_a_profile_are_qemus_and_shown_in_every_report(tmp_path: Path) -> None:
+    profile = (ROOT / "testplans/guests/reference.yaml").read_text()
+    (tmp_path / "guests").mkdir()
+    (tmp_path / "guests/mine.yaml").write_text(f"{profile}\nqemu_args: [-device, 'i6300esb,id=dog']\n")
+    plan = write_plan(tmp_path, "plan.yaml", f"guest: mine\n{PASSING}")
+    done = call(*HIL, "run", plan, "-r", "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(
+        r"^on mine \(linux-wine\), QEMU \S+ \w+ -device i6300esb,id=dog, hpnotify", done.stdout, re.MULTILINE
+    )
+    folder = tmp_path / "out/plan"
+    assert (folder / "qemu-command.txt").read_text().rstrip().endswith(" -device i6300esb,id=dog")
+    boot = json.loads((folder / BOOT_FILE).read_text())
+    assert (boot["boot"], boot["reason"]) == ("cold", "the guest's profile has qemu_args")
+    verdict = json.loads((folder / "verdict.json").read_text())
+    assert verdict["setting"]["qemu_args"] == ["-device", "i6300esb,id=dog"]
+    assert 'name="qemu_args" value="-device i6300esb,id=dog"' in (tmp_path / "out/junit.xml").read_text()

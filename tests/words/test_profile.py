@@ -10,7 +10,7 @@ import pytest
 
 from harness.document.units import MIB
 from harness.errors import PlanError, ProfileError, UsageError
-from harness.guest.profile import find_profile, load_profile, profile_schema
+from harness.guest.profile import SshProfile, find_profile, load_profile, profile_schema
 from harness.plan.fit import check_plan_fits, profile_of, required_witnesses
 from harness.plan.plan import load_plan
 
@@ -271,3 +271,26 @@ def test_a_plans_witnesses_win_over_the_profiles(tmp_path: Path) -> None:
     )
     plan = load_plan(write(tmp_path / "b.yaml", step + "require: [driver, ospm]\n"))
     assert required_witnesses(plan, profile) == ("ospm", "driver")
+
+
+def test_arguments_for_qemu_are_words(tmp_path: Path) -> None:
+    text = f"{MINE}qemu_args: [-device, i6300esb, -rtc, 'base=2026-01-01']\n"
+    profile = load_profile(write(tmp_path / "mine.yaml", text))
+    assert isinstance(profile, SshProfile)
+    assert profile.qemu_args == ("-device", "i6300esb", "-rtc", "base=2026-01-01")
+
+
+@pytest.mark.parametrize(
+    ("args", "error"),
+    [
+        ("[-cpu, max]", "-cpu is what the key cpu_model says; allowed: what has no key"),
+        ("[-device, i6300esb, --machine, pc]", "--machine is what the key machine says; "
+         "allowed: what has no key"),
+        ("[-sandbox, 'off']", "-sandbox is the harness's own; allowed: what adds to the VM"),
+        ("[i6300esb]", "'i6300esb' is no option; allowed: such as [-device, i6300esb]"),
+    ],
+)  # fmt: skip
+def test_arguments_that_a_key_or_the_harness_says_are_refused(tmp_path: Path, args: str, error: str) -> None:
+    path = write(tmp_path / "mine.yaml", f"{MINE}qemu_args: {args}\n")
+    with pytest.raises(ProfileError, match=f"{re.escape(error)}$"):
+        load_profile(path)
