@@ -30,7 +30,7 @@ from harness.plan.plan import Plan
 from harness.run.crew import Batch, Workers, verdict_of
 from harness.run.junit import properties_of
 from harness.run.pytest_parts import Gathered, add_options, report_of, session_of
-from harness.run.report import PlanResult, summary_lines, why_not_passed
+from harness.run.report import PlanResult, summary_lines, summary_row_of, why_not_passed
 from harness.run.session import Session
 from harness.run.signals import exit_status, holding_signals, signal_received, signals_end_in_order
 
@@ -114,7 +114,8 @@ def pytest_runtest_makereport(
             # What the plan took, not how long this item had to wait for it.
             report.duration = item.verdict.duration_s
         if hasattr(item.config, "workerinput"):
-            _gathered.send(report, batch=_batch_of(item.config), plan=item.plan)
+            batch = _batch_of(item.config)
+            _gathered.send(report, batch.result_of(item.plan, future=item.future), batch=batch)
     return report
 
 
@@ -126,11 +127,12 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """Print what a person wants to know of the plans that were run."""
     batch = config.stash.get(_batch_key, None)
-    results = batch.results() if batch is not None else []
-    if batch is None or not results:
+    here = [summary_row_of(result) for result in batch.results()] if batch is not None else []
+    rows = here or _gathered.summary()
+    if not rows:
         return
     terminalreporter.section("hot-plug plans")
-    for line in summary_lines(results, folder=batch.session.results):
+    for line in summary_lines(rows, folder=config.stash[_session_key].results):
         terminalreporter.line(line)
 
 
@@ -150,7 +152,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         if not hasattr(config, "workerinput"):
             for item in items:
                 if item.nodeid not in _gathered.reported:
-                    report = report_of(item, batch.result_of(item.plan))
+                    report = report_of(item, batch.result_of(item.plan, future=item.future))
                     item.ihook.pytest_runtest_logreport(report=report)
             batch.report(is_last=True)
     if signal_received() not in (None, signal.SIGINT):
@@ -184,6 +186,7 @@ class PlanItem(pytest.Item):
         self.plan = plan
         self.future: Future[Verdict] | None = None
         self.verdict: Verdict | None = None
+        self._is_over = False
 
     @classmethod
     def of(
@@ -198,16 +201,26 @@ class PlanItem(pytest.Item):
 
     def setup(self) -> None:
         """Wait until the plan has been run and its evidence gathered."""
+        batch = _batch_of(self.config)
+        if self._is_over:
+            # Whoever has it set up again, as pytest-rerunfailures does, wants it run again.
+            self.future, self.verdict = batch.take(self.plan), None
         if self.future is None:
             self._start_all()
         assert self.future is not None
-        batch = _batch_of(self.config)
         try:
             self.verdict = verdict = verdict_of(self.future)
+        except (BenchError, KeyboardInterrupt):
+            raise
+        except BaseException:
+            # Whoever ends it here, as pytest-timeout does, wants it to end.
+            batch.give_up(self.future)
+            raise
         finally:
+            self._is_over = True
             if not hasattr(self.config, "workerinput"):
                 batch.report()
-        self.user_properties += properties_of(batch.result_of(self.plan))
+        self.user_properties += properties_of(batch.result_of(self.plan, future=self.future))
         if verdict.outcome == "error":
             raise BenchError(verdict.error)
         if verdict.skipped is not None:
@@ -220,9 +233,11 @@ class PlanItem(pytest.Item):
 
     def explain(self, error: BaseException) -> str | None:
         """Return why the plan did not pass, for people; None for what only a developer can read."""
-        if not isinstance(error, PlanFailedError | BenchError):
+        if not isinstance(error, PlanFailedError | BenchError | pytest.fail.Exception):
             return None
-        return "\n".join(why_not_passed(_batch_of(self.config).result_of(self.plan)))
+        said = [str(error)] if isinstance(error, pytest.fail.Exception) else []
+        result = _batch_of(self.config).result_of(self.plan, future=self.future)
+        return "\n".join([*said, *why_not_passed(result)])
 
     def _start_all(self) -> None:
         # Each process of pytest-xdist collects all items and is then given some of them one by one.

@@ -18,11 +18,12 @@ settings.load_profile("busy")
 
 @pytest.fixture(scope="session", autouse=True)
 def _ctrl_c_works() -> None:
-    """Let what tests start be interrupted, though they be run by a shell's background job.
+    """Let what tests start be interrupted, though they be run by a shell's background job or by nohup.
 
-    There SIGINT and SIGQUIT are ignored, and a program that a test starts would inherit that.
+    There SIGINT, SIGQUIT and SIGHUP are ignored, and a program that a test starts would inherit that.
     """
-    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+        handler = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, handler)
 

@@ -23,6 +23,7 @@ from harness.document.printable import printable
 from harness.host.checkout import DEFAULT_PLANS, PROJECT_PROFILES
 from harness.plan.folder import plan_files
 from harness.run.plan_log import is_of_a_plan
+from harness.run.signals import signal_received
 from harness.version import __version__
 from harness.vm.argv import AcceleratorChoice
 
@@ -267,7 +268,14 @@ def main() -> None:
     # third of the time that loading it takes.
     gc.disable()
     try:
-        sys.exit(run_to_end(_command_line))
+        status = run_to_end(_command_line)
+        if signal_received() is not None:
+            # What was interrupted may have been an exec() of a library that was being loaded. Of that Python
+            # makes a death by SIGINT in the end, whatever the status.
+            logging.shutdown()
+            sys.stderr.flush()
+            os._exit(status)
+        sys.exit(status)
     finally:
         gc.freeze()
 
@@ -275,7 +283,8 @@ def main() -> None:
 def _command_line() -> None:
     handler = logging.StreamHandler()
     handler.setLevel(logging.WARNING)
-    # What a plan logs is in its evidence; here it would hide why the plan did not pass.
-    handler.addFilter(lambda record: not is_of_a_plan(record))
+    # What a plan logs is in its evidence; here it would hide why the plan did not pass. What goes wrong on
+    # the QMP wire is raised.
+    handler.addFilter(lambda record: not is_of_a_plan(record) and not record.name.startswith("qemu."))
     logging.basicConfig(handlers=[handler], format="hil: %(message)s")
     app()

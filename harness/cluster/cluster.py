@@ -57,6 +57,7 @@ class _Sent:
     future: Future[Verdict]
     task: distributed.Future[Delivery] | None = None
     no_worker: Deadline | None = None  #: when to give up, set while nobody could run it
+    is_ended: bool = False  #: nobody waits for it any more
     silent: list[str] = field(default_factory=list)  #: workers that fell silent while they ran it
 
 
@@ -116,6 +117,15 @@ class ClusterCrew:
                 sent.task.cancel()
         self._scheduler.interrupt()
 
+    def end(self, folder: Path) -> None:
+        """See :class:`harness.run.crew.Crew`."""
+        number, sent = next((number, one) for number, one in enumerate(self._sent) if one.folder == folder)
+        sent.is_ended = True
+        if self._begun_on(sent):
+            self._scheduler.interrupt(number)
+        elif sent.task is not None:
+            sent.task.cancel()
+
     def close(self) -> None:
         """See :class:`harness.run.crew.Crew`."""
         self._closed.set()
@@ -149,7 +159,7 @@ class ClusterCrew:
             lost = ", ".join(self._begun_on(sent)) or str(err.last_worker)
             raise BenchError(f"every worker that was given {name} was lost: {lost}") from err
         except CancelledError as err:
-            if self._stopped.is_set():
+            if self._stopped.is_set() or sent.is_ended:
                 raise
             raise BenchError(
                 f"{name} was cancelled: the scheduler {self._scheduler.address} was lost"
@@ -163,7 +173,7 @@ class ClusterCrew:
             lost_workers=tuple(begun_on[:-1] if begun_on[-1:] == [delivery.worker] else begun_on),
         )
         write_evidence(verdict, folder=sent.folder)
-        return as_interrupted(verdict) if self._stopped.is_set() else verdict
+        return as_interrupted(verdict) if self._stopped.is_set() or sent.is_ended else verdict
 
     def _settle(self, sent: _Sent, receive: Callable[[], Verdict]) -> None:
         """Pass what became of a task on to whoever waits for the plan."""

@@ -59,9 +59,9 @@ class Scheduler:
         """
         self._ask("unregister", address=worker_address, stimulus_id=f"hil-{self._run}")
 
-    def interrupt(self) -> None:
-        """End the VMs of the run on every worker that answers soon."""
-        asking = threading.Thread(target=self._interrupt, name="harness-cluster-stop", daemon=True)
+    def interrupt(self, number: int | None = None) -> None:
+        """End the VMs of the run, or of one of its plans, on every worker that answers soon."""
+        asking = threading.Thread(target=self._interrupt, args=(number,), name="harness-end", daemon=True)
         asking.start()
         asking.join(ANSWER_WITHIN_S)
 
@@ -69,9 +69,9 @@ class Scheduler:
         """End the connection."""
         self.client.close(timeout=CLOSE_WITHIN_S)
 
-    def _interrupt(self) -> None:
+    def _interrupt(self, number: int | None) -> None:
         with suppress(Exception):
-            self.client.run(interrupt, self._run, on_error="ignore")
+            self.client.run(interrupt, self._run, number, on_error="ignore")
 
     def _ask(self, operation: str, **arguments: object) -> Any:
         question = getattr(self.client.scheduler, operation)

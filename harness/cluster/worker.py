@@ -105,9 +105,14 @@ def run_assignment(assignment: Assignment) -> Delivery:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def interrupt(run: str, dask_worker: Worker) -> None:
-    """End all VMs of a run on this worker and let none start there; for ``Client.run``."""
-    end_all_under(_run_folder(dask_worker, run))
+def interrupt(run: str, number: int | None, dask_worker: Worker) -> None:
+    """End the VMs of a run on this worker and let none start there; for ``Client.run``.
+
+    :param number: of which of its plans; of all of them if None.
+    """
+    folder = _run_folder(dask_worker, run)
+    for each in [folder] if number is None else folder.glob(f"{number}-*"):
+        end_all_under(each)
 
 
 def dask_setup(worker: Worker) -> None:

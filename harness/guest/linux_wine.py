@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 from harness.deadline import Deadline
+from harness.guest.dialect import Dialect
 from harness.guest.guest_parts import CRASH, check_parts
 from harness.guest.reference_kernel import imports_lacking
-from harness.guest.ssh_guest import Dialect
 from harness.guest.ssh_kind import SshKind
 from harness.wires.ssh import SshConnection
 

@@ -8,9 +8,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from harness.deadline import Deadline
 from harness.errors import GuestError, GuestGoneError
@@ -19,6 +17,7 @@ from harness.evidence.guest_clock import GuestClock
 from harness.evidence.incident import Incident
 from harness.evidence.witness import GuestState, ObservedRecord
 from harness.guest.bench import SshBench
+from harness.guest.dialect import Dialect
 from harness.guest.driver_log_tail import DriverLogTail
 from harness.guest.driver_service import DriverService
 from harness.guest.driver_setup import DriverSetup
@@ -32,34 +31,6 @@ from harness.wires.ssh import SshConnection
 
 CLOCK_SAMPLES = 4
 _100NS_FROM_1601_TO_1970 = 116_444_736_000_000_000
-
-
-class CheckParts(Protocol):
-    """Says whether all of the bench's own in a guest is in order."""
-
-    def __call__(self, ssh: SshConnection, *, log: str | None, crash: str | None, deadline: Deadline) -> None:
-        """Do nothing if it is.
-
-        :param log: the driver's log, for which there must be room; None before the driver is there.
-        :param crash: what the guest has said of a program that crashed.
-        :raise DriverCrashedError: what is not in order is so because the driver crashed.
-        :raise GuestError: it is not, naming what.
-        """
-
-
-@dataclass(frozen=True, slots=True)
-class Dialect:
-    """What one kind of operating system does its own way.
-
-    :ivar panic: a regular expression for the line of the serial console that tells of one.
-    :ivar crash: the same for a program that crashed.
-    """
-
-    restart: tuple[str, ...]
-    power_off: tuple[str, ...]
-    check_parts: CheckParts
-    panic: str | None = None
-    crash: str | None = None
 
 
 class SshGuest(Guest):

@@ -11,11 +11,12 @@ from pathlib import Path
 from harness.deadline import Deadline
 from harness.guest.bench import Bench, SshBench, with_system
 from harness.guest.binaries import GuestBinaries, build_guest_binaries
+from harness.guest.dialect import Dialect
 from harness.guest.driver_file import ImportCheck, check_driver_file, kept_driver
 from harness.guest.guest import Guest
 from harness.guest.images import GuestImage, find_image
 from harness.guest.profile import Profile, SshProfile
-from harness.guest.ssh_guest import Dialect, boot, enter
+from harness.guest.ssh_guest import boot, enter
 from harness.host.cache import Progress
 from harness.vm.accelerator import choose_accelerator
 from harness.vm.argv import AcceleratorChoice, VmConfig

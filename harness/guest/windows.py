@@ -9,8 +9,8 @@ from contextlib import suppress
 
 from harness.deadline import Deadline
 from harness.errors import GuestCommandError, GuestError
+from harness.guest.dialect import Dialect
 from harness.guest.driver_file import Finding, listed
-from harness.guest.ssh_guest import Dialect
 from harness.guest.ssh_kind import SshKind
 from harness.wires.ssh import SshConnection
 

@@ -50,6 +50,9 @@ class Crew(Protocol):
     def stop(self) -> None:
         """Cancel the plans that have not begun, and end the VMs of those that run, without waiting."""
 
+    def end(self, folder: Path) -> None:
+        """End the plan whose evidence goes to the folder, or cancel it if it has not begun; do not wait."""
+
     def close(self) -> None:
         """Let go of everything; nothing runs any more."""
 
@@ -67,6 +70,9 @@ class NoCrew:
         return future
 
     def stop(self) -> None:
+        """See :class:`Crew`."""
+
+    def end(self, folder: Path) -> None:
         """See :class:`Crew`."""
 
     def close(self) -> None:
@@ -118,7 +124,9 @@ class Batch:
         entry = self._find(plan, lambda entry: entry.future is None)
         if entry is None:
             entry = _entry_of(plan)
-            self._entries.append(entry)
+            # After the runs there were, so that people find them together.
+            same = [index for index, one in enumerate(self._entries) if one.file == entry.file]
+            self._entries.insert(same[-1] + 1 if same else len(self._entries), entry)
         try:
             entry.folder = self.session.evidence_folder(plan)
             entry.future = self.crew.submit(plan, folder=entry.folder)
@@ -143,25 +151,28 @@ class Batch:
         names = names_of([entry.path for entry in self._entries])
         return [_result(entry, name) for entry, name in zip(self._entries, names, strict=True)]
 
-    def result_of(self, plan: Plan) -> PlanResult:
-        """Return what became of a plan that is in the reports."""
-        wanted = self._find(plan, lambda _entry: True)
+    def result_of(self, plan: Plan, *, future: Future[Verdict] | None = None) -> PlanResult:
+        """Return what became of a plan that is in the reports.
+
+        :param future: of which of its runs, if it was run more than once; the first unless given.
+        """
+        wanted = self._find(plan, lambda entry: future is None or entry.future is future)
         results = zip(self._entries, self.results(), strict=True)
         return next(result for entry, result in results if entry is wanted)
+
+    def give_up(self, future: Future[Verdict]) -> None:
+        """End a run that nobody waits for any more, and wait until what it saw is written down."""
+        entry = next(entry for entry in self._entries if entry.future is future)
+        if entry.folder is not None and not future.done():
+            self.crew.end(entry.folder)
+            _await_end([future])
 
     def finish(self) -> None:
         """Interrupt what is still under way, wait until that is written down, and let go of the crew."""
         futures = [entry.future for entry in self._entries if entry.future is not None]
         if not all(future.done() for future in futures):
             self.crew.stop()
-            _, late = wait(futures, timeout=STOP_WITHIN_S)
-            if late:
-                logger.error("%d plans did not end within %g s", len(late), STOP_WITHIN_S)
-            for future in late:
-                with suppress(InvalidStateError):
-                    future.set_exception(
-                        BenchError(f"{INTERRUPTED}; it did not end within {STOP_WITHIN_S:g} s")
-                    )
+            _await_end(futures)
         self.crew.close()
         for entry in self._entries:
             # Nothing was written there: the plan was not begun, or had no bench.
@@ -191,6 +202,15 @@ class Batch:
         file = _file(plan)
         same = (entry for entry in self._entries if entry.plan is plan or entry.file == file)
         return next((entry for entry in same if wanted(entry)), None)
+
+
+def _await_end(futures: Sequence[Future[Verdict]]) -> None:
+    _, late = wait(futures, timeout=STOP_WITHIN_S)
+    if late:
+        logger.error("%d plans did not end within %g s", len(late), STOP_WITHIN_S)
+    for future in late:
+        with suppress(InvalidStateError):
+            future.set_exception(BenchError(f"{INTERRUPTED}; it did not end within {STOP_WITHIN_S:g} s"))
 
 
 def as_interrupted(verdict: Verdict) -> Verdict:

@@ -26,6 +26,7 @@ from harness.vm.qemu_process import end_all_under
 @dataclass(eq=False, frozen=True, slots=True)
 class _Job:
     run: Callable[[], Verdict]
+    folder: Path
     future: Future[Verdict]
 
 
@@ -42,6 +43,8 @@ class LocalCrew:
         self._ledger: Ledger[_Job] = Ledger(self._host, at_once=at_once)
         self._lock = threading.Lock()
         self._stopped = threading.Event()
+        self._futures: dict[Path, Future[Verdict]] = {}
+        self._ended: set[Path] = set()
 
     def submit(self, plan: Plan, *, folder: Path) -> Future[Verdict]:
         """See :class:`Crew`. What the plan's bench needs is built first, in the calling thread."""
@@ -52,7 +55,8 @@ class LocalCrew:
         except BenchError as err:
             future.set_exception(err)
             return future
-        job = _Job(lambda: run_plan(plan, bench=bench, folder=folder), future)
+        self._futures[folder] = future
+        job = _Job(lambda: run_plan(plan, bench=bench, folder=folder), folder, future)
         with self._lock:
             self._ledger.ask(job, need)
         self._admit()
@@ -68,6 +72,15 @@ class LocalCrew:
             job.future.set_running_or_notify_cancel()
         end_all_under(self._session.results)
 
+    def end(self, folder: Path) -> None:
+        """See :class:`Crew`."""
+        self._ended.add(folder)
+        future = self._futures[folder]
+        if future.cancel():
+            future.set_running_or_notify_cancel()
+        else:
+            end_all_under(folder)
+
     def close(self) -> None:
         """See :class:`Crew`."""
 
@@ -79,11 +92,16 @@ class LocalCrew:
             threading.Thread(target=self._run, args=(job, need), name="harness-plan", daemon=True).start()
 
     def _run(self, job: _Job, need: Amounts) -> None:
-        if not job.future.set_running_or_notify_cancel():
-            return
+        if not job.future.cancelled() and job.future.set_running_or_notify_cancel():
+            self._settle(job)
+        with self._lock:
+            self._ledger.give_back(need)
+        self._admit()
+
+    def _settle(self, job: _Job) -> None:
         try:
             verdict = job.run()
-            if self._stopped.is_set():
+            if self._stopped.is_set() or job.folder in self._ended:
                 verdict = as_interrupted(verdict)
         except BenchError as err:
             result: BenchError | Verdict = err
@@ -91,12 +109,9 @@ class LocalCrew:
             result = BenchError(told(err, folder=self._session.results))
         else:
             result = verdict
-        with self._lock:
-            self._ledger.give_back(need)
         # One that took too long to end when it was interrupted has been given up.
         with suppress(InvalidStateError):
             if isinstance(result, BenchError):
                 job.future.set_exception(result)
             else:
                 job.future.set_result(result)
-        self._admit()

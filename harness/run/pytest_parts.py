@@ -3,16 +3,24 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness.plan.plan import Plan
 from harness.run.crew import Batch
 from harness.run.junit import properties_of
-from harness.run.report import PlanResult, plug_to_record_s, row_of, why_not_passed, write_rows
+from harness.run.report import (
+    PlanResult,
+    SummaryRow,
+    plug_to_record_s,
+    row_of,
+    summary_row_of,
+    why_not_passed,
+    write_rows,
+)
 from harness.run.results_folder import new_results_folder, remove_reports
 from harness.run.session import Session
 from harness.vm.qemu_choice import chosen_qemu
@@ -106,6 +114,7 @@ class Gathered:
     def __init__(self) -> None:
         self.reported: set[str] = set()
         self._rows: dict[str, dict[str, Any]] = {}
+        self._summary: dict[str, SummaryRow] = {}
         self._took_s: dict[str, list[float]] = {}
         self._began_at = datetime.now(UTC)
 
@@ -113,14 +122,19 @@ class Gathered:
         """Begin anew."""
         self.__init__()  # type: ignore[misc]
 
-    def send(self, report: pytest.TestReport, *, batch: Batch, plan: Plan) -> None:
+    def send(self, report: pytest.TestReport, result: PlanResult, *, batch: Batch) -> None:
         """Add to a report of this process what :meth:`add` is to know of the plan and of the others."""
         if report.when != "setup":
             return
-        result, folder = batch.result_of(plan), batch.session.results
+        folder = batch.session.results
         took_s = {} if result.verdict is None else plug_to_record_s([result.verdict])
-        others = [row_of(PlanResult(name=each.name, path=each.path), folder) for each in batch.results()]
-        vars(report)["hil_sent"] = {"row": row_of(result, folder), "took_s": took_s, "others": others}
+        unknown = [PlanResult(name=each.name, path=each.path) for each in batch.results()]
+        vars(report)["hil_sent"] = {
+            "row": row_of(result, folder),
+            "summary": asdict(summary_row_of(result)),
+            "took_s": took_s,
+            "others": [(row_of(each, folder), asdict(summary_row_of(each))) for each in unknown],
+        }
 
     def add(self, report: pytest.TestReport) -> None:
         """Take a report in."""
@@ -129,15 +143,25 @@ class Gathered:
         sent = vars(report).get("hil_sent")
         if sent is None:
             return
-        for row in sent["others"]:
-            self._rows.setdefault(row["path"], row)
-        self._rows[sent["row"]["path"]] = sent["row"]
+        for row, summary in sent["others"]:
+            self._rows.setdefault(row["plan"], row)
+            self._summary.setdefault(row["plan"], SummaryRow(**summary))
+        self._rows[sent["row"]["plan"]] = sent["row"]
+        self._summary[sent["row"]["plan"]] = SummaryRow(**sent["summary"])
         for kind, seconds in sent["took_s"].items():
             self._took_s.setdefault(kind, []).extend(seconds)
+
+    def summary(self) -> list[SummaryRow]:
+        """Return what people are to be told of the plans of other processes."""
+        return [self._summary[row["plan"]] for row in self._in_order()]
 
     def write(self, folder: Path) -> None:
         """Write ``results.json`` of what other processes sent, if there is something."""
         if self._rows:
             folder.mkdir(parents=True, exist_ok=True)
-            rows = list(self._rows.values())
-            write_rows(rows, took_s=self._took_s, folder=folder, began_at=self._began_at)
+            write_rows(self._in_order(), took_s=self._took_s, folder=folder, began_at=self._began_at)
+
+    def _in_order(self) -> list[dict[str, Any]]:
+        """Return the rows, the runs of one plan together."""
+        paths = list(dict.fromkeys(row["path"] for row in self._rows.values()))
+        return sorted(self._rows.values(), key=lambda row: paths.index(row["path"]))

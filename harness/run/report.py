@@ -49,10 +49,17 @@ class PlanResult:
 
 
 def names_of(paths: Sequence[str]) -> list[str]:
-    """Return a name for each plan's file: its stem, or all of the path if two would be called so."""
-    stems = [Path(path).stem for path in paths]
-    counts = Counter(stems)
-    return [stem if counts[stem] == 1 else path for stem, path in zip(stems, paths, strict=True)]
+    """Return a name for each run of a plan's file: its stem, or all of the path if two would be called so.
+
+    From the second run of a file on, its number follows.
+    """
+    counts = Counter(Path(path).stem for path in dict.fromkeys(paths))
+    names, runs = [], Counter[str]()
+    for path in paths:
+        runs[path] += 1
+        name = Path(path).stem if counts[Path(path).stem] == 1 else path
+        names.append(name if runs[path] == 1 else f"{name} (run {runs[path]})")
+    return names
 
 
 def write_evidence(verdict: Verdict, *, folder: Path) -> None:
@@ -131,23 +138,46 @@ def reason(verdict: Verdict) -> str:
     return ""
 
 
-def summary_lines(results: Sequence[PlanResult], *, folder: Path) -> list[str]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SummaryRow:
+    """What people are told of one run of a plan: texts and numbers only."""
+
+    name: str
+    outcome: str
+    seconds: str
+    told: str  #: how soon the driver told, or what broke
+    setting: str | None
+    lost: str | None  #: what to say of the workers that were lost under it
+
+
+def summary_row_of(result: PlanResult) -> SummaryRow:
+    """Return a plan's line of :func:`summary_lines`."""
+    verdict = result.verdict
+    lost = ", ".join(verdict.lost_workers) if verdict is not None else ""
+    again = (
+        f"{result.name} was run again on {verdict.worker}: lost while running it: {lost}" if verdict else ""
+    )
+    return SummaryRow(
+        name=printable(result.name),
+        outcome=result.outcome,
+        seconds="-" if verdict is None else f"{verdict.duration_s:.1f}",
+        told=_last_column(result),
+        setting=None if verdict is None else str(verdict.setting),
+        lost=again if lost else None,
+    )
+
+
+def summary_lines(rows: Sequence[SummaryRow], *, folder: Path) -> list[str]:
     """Return a table of all plans for people: how each ended, and how soon the driver told or what broke."""
-    names = [printable(result.name) for result in results]
-    verdicts = [result.verdict for result in results if result.verdict is not None]
-    width = max(4, *map(len, names))
+    width = max(4, *(len(row.name) for row in rows))
     lines = [f"{'plan':{width}}  {'outcome':7}  {'seconds':>7}  plug to record, median; or what broke"]
-    for name, result in zip(names, results, strict=True):
-        seconds = "-" if result.verdict is None else f"{result.verdict.duration_s:.1f}"
-        lines.append(f"{name:{width}}  {result.outcome:7}  {seconds:>7}  {_last_column(result)}")
-    lines += [
-        f"{verdict.plan} was run again on {verdict.worker}: lost while running it: {lost}"
-        for verdict in verdicts
-        if (lost := ", ".join(verdict.lost_workers))
-    ]
-    counts = Counter(result.outcome for result in results)
+    lines += [f"{row.name:{width}}  {row.outcome:7}  {row.seconds:>7}  {row.told}" for row in rows]
+    lines += [row.lost for row in rows if row.lost is not None]
+    counts = Counter(row.outcome for row in rows)
     lines += ["", ", ".join(f"{count} {outcome}" for outcome, count in counts.items())]
-    lines += [f"on {setting}" for setting in dict.fromkeys(str(verdict.setting) for verdict in verdicts)]
+    lines += [
+        f"on {setting}" for setting in dict.fromkeys(row.setting for row in rows) if setting is not None
+    ]
     return [printable(line) for line in [*lines, f"evidence in {folder}"]]
 
 

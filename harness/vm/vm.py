@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import re
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -32,6 +31,7 @@ from harness.vm.backend import Backend
 from harness.vm.hotplug_answers import VcpuSlot, read_dimm_place, read_vcpu_slots
 from harness.vm.huge_pages import check_huge_pages
 from harness.vm.overlay import overlay_of
+from harness.vm.qemu_answers import read_forwarded_port, read_version
 from harness.vm.qemu_process import QemuProcess
 from harness.vm.watch import VmWatch
 from harness.wires.qmp import Listener, QmpSession
@@ -53,8 +53,6 @@ QUIT_WITHIN_S = 5.0
 #: A guest is at rest when QEMU wants less than this part of one processor for so long. An idle one uses 0.05.
 RESTING_SHARE = 0.15
 RESTING_S = 0.5
-
-_FORWARD = re.compile(r"TCP\[HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(?P<port>\d+)\s")
 
 
 class Vm:
@@ -117,7 +115,7 @@ class Vm:
                 vm.qtest = qtest
                 stack.callback(vm._quit)
                 # QEMU may greet before it has looked at all of its command line, but answers only after.
-                vm.qemu_version = vm._query_version(deadline)
+                vm.qemu_version = read_version(vm.execute("query-version", deadline=deadline))
             except (QmpLostError, VmExitedError) as err:
                 process.wait(Deadline.after(EXIT_WITHIN_S))
                 raise VmError(f"QEMU did not start; {process.describe_end()}") from err
@@ -273,14 +271,7 @@ class Vm:
         """
         query = {"command-line": "info usernet"}
         text = self.execute("human-monitor-command", query, deadline=deadline)
-        found = _FORWARD.search(text)
-        if found is None:
-            raise VmError(f"QEMU forwards no port to the guest: {text.strip() or 'it has no network'}")
-        return int(found["port"])
-
-    def _query_version(self, deadline: Deadline) -> str:
-        version = self.execute("query-version", deadline=deadline)["qemu"]
-        return f"{version['major']}.{version['minor']}.{version['micro']}"
+        return read_forwarded_port(text)
 
     def _explain_lost(self, error: QmpLostError) -> BenchError:
         if self._process.wait(Deadline.after(EXIT_WITHIN_S)):

@@ -166,6 +166,18 @@ class TestSignals:
         assert cases_of(out / "junit.xml") == [("a", []), *((name, ["error"]) for name in "bcd")]
         assert f"ended by {number.name}" in output
 
+    def test_the_status_is_the_same_while_a_library_is_being_loaded(self, tmp_path: Path) -> None:
+        # dataclasses, and others, are made by exec(), and Python remembers an interrupt there till its end.
+        program = """
+import os, signal, threading
+from harness.cli import app
+loading = "os.kill(os.getpid(), signal.SIGTERM); threading.Event().wait(60)"
+app.app = lambda: exec(loading)
+app.main()
+"""
+        done = call(sys.executable, "-c", program, cwd=tmp_path)
+        assert (done.returncode, done.stderr) == (128 + signal.SIGTERM, "hil: ended by SIGTERM\n")
+
     def test_pytest_writes_its_reports_too(self, tmp_path: Path) -> None:
         write(tmp_path / "testplans", a=PASSES, b=LONG, c=PASSES)
         argv = [*PYTEST, "testplans", "--hil-results", "out", "--junit-xml", "out.xml"]

@@ -265,6 +265,19 @@ def test_a_scheduler_that_was_frozen_is_not_waited_for(tmp_path: Path, interrupt
     assert "Traceback" not in output
 
 
+def test_a_plan_that_pytest_timeout_ends_ends_on_its_worker_too(tmp_path: Path) -> None:
+    qtest = PAUSED.replace("60 s", "1 s")
+    plans = write_plans(tmp_path / "testplans", a=PAUSED, b=qtest)
+    with start_cluster(tmp_path / "cluster", "alpha") as cluster:
+        options = ["--timeout", "15", "--hil-cluster", cluster.address, "--hil-results", "out"]
+        done = call(sys.executable, "-m", "pytest", plans, *options, cwd=tmp_path)
+        assert qemu_pids(tmp_path / "cluster") == [], done.stdout + done.stderr
+    assert done.returncode == 1, done.stdout + done.stderr
+    told = [(plan["plan"], plan["outcome"], plan["error"]) for plan in results_of(tmp_path / "out")]
+    assert told == [("a", "error", "interrupted"), ("b", "passed", None)], done.stdout
+    assert "ACPI_DEVICE_OST" in (tmp_path / "out/a/qmp.jsonl").read_text()
+
+
 def test_ctrl_c_does_not_wait_for_a_worker_that_was_frozen(tmp_path: Path) -> None:
     plan = write_plan(tmp_path, "long.yaml", LONG)
     with start_cluster(tmp_path / "cluster", "alpha") as cluster:

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from harness.deadline import Deadline
 from harness.errors import BenchError
 from harness.evidence.verdict import Verdict
 from harness.plan.plan import Plan
 from harness.run.crew import Batch, NoCrew, verdict_of
+from harness.run.local_crew import LocalCrew
 from harness.run.session import Session
 
 PLAN = Path(__file__).resolve().parents[2] / "testplans" / "one-dimm.yaml"
@@ -61,6 +63,30 @@ def test_a_plan_that_was_begun_is_taken_and_not_begun_again(tmp_path: Path) -> N
     assert first is not second
     with pytest.raises(BenchError, match="nobody"):
         verdict_of(first)
+
+
+def test_a_run_that_is_given_up_ends_or_is_not_begun_and_makes_room_for_others(tmp_path: Path) -> None:
+    text = "guest: qtest\nacpi: [silent]\nwithin: 60 s\nsteps: [{plug: {vcpus: 1}, expect: {driver: []}}]\n"
+    session = Session(results=tmp_path / "out")
+    batch = Batch(LocalCrew(session, workers=1), session)
+    plans = []
+    for name in "abc":
+        (tmp_path / f"{name}.yaml").write_text(text if name != "c" else text.replace("silent", "accept"))
+        plans.append(session.load(tmp_path / f"{name}.yaml"))
+    a, b, c = (batch.begin(plan) for plan in plans)
+    deadline = Deadline.after(60)
+    while not (tmp_path / "out/a/qmp.jsonl").exists():
+        deadline.check("the first plan's VM")
+        select.select([], [], [], 0.01)
+    batch.give_up(b)
+    batch.give_up(a)
+    assert verdict_of(c).outcome == "passed"
+    results = [batch.result_of(plan) for plan in plans]
+    assert [result.outcome for result in results] == ["error", "not run", "passed"]
+    assert results[0].verdict is not None
+    assert results[0].verdict.error == "interrupted"
+    batch.give_up(c)
+    assert batch.result_of(plans[2]).outcome == "passed"
 
 
 class _Deaf(NoCrew):
