@@ -28,7 +28,8 @@ from harness.cluster.resources import offered
 from harness.document.files import yaml_files
 from harness.errors import BenchError, HilError
 from harness.evidence.verdict import Verdict
-from harness.guest.profile import load_profile
+from harness.guest.images import why_not_available
+from harness.guest.profile import SshProfile, load_profile
 from harness.host.budget import host_amounts
 from harness.host.cache import content_key
 from harness.run.run import run_plan
@@ -174,9 +175,11 @@ def available_guests(folder: Path) -> Iterator[str]:
     """Yield the names of the profiles in the folder whose image is on this host or can be built on it."""
     for path in yaml_files(folder):
         profile = load_profile(path)
-        disk = profile.disk_path
-        if disk is None or disk.is_file():
+        lacks = why_not_available(profile) if isinstance(profile, SshProfile) else None
+        if lacks is None:
             yield profile.name
+        else:
+            logger.warning("the guest %s is not announced: %s", profile.name, lacks)
 
 
 def pack(folder: Path) -> bytes:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from harness.errors import ImageError
+from harness.errors import HostError, ImageError
 from harness.guest.binaries import GuestBinaries
+from harness.guest.buildable import check_buildable
 from harness.guest.profile import SshProfile
 from harness.guest.reference_image import KERNEL_APPEND, build_reference_image, recipe_key
 from harness.host.cache import Progress, built_folder, content_key, file_hash, no_progress
@@ -64,9 +65,8 @@ def find_image(
     :raise ImageError: the image is missing, damaged or of another version, or the firmware is missing.
     :raise HostError: building it failed.
     """
-    for path in (profile.firmware_path, profile.variables_path):
-        if path is not None and not path.is_file():
-            raise ImageError(f"the guest {profile.name} needs the firmware {path}, which is not there")
+    for missing in missing_files(profile):
+        raise ImageError(missing)
     if profile.image.build == "reference":
         key = recipe_key(binaries)
         folder = built_folder(
@@ -129,8 +129,6 @@ def _build(scratch: Path, *, key: str, binaries: GuestBinaries, cache: Path, pro
 
 
 def _own_image(profile: SshProfile) -> GuestImage:
-    for missing in missing_files(profile):
-        raise ImageError(missing)
     disk = profile.disk_path
     assert disk is not None
     user_key, host_key = _keys_of(disk)
@@ -146,6 +144,16 @@ def _own_image(profile: SshProfile) -> GuestImage:
         user_key=user_key,
         host_key=_text_of(host_key),
     )
+
+
+def why_not_available(profile: SshProfile) -> str | None:
+    """Return why this host has not, and cannot build, what the guest is made of; None if it can."""
+    try:
+        if profile.image.build is not None:
+            check_buildable()
+    except HostError as err:
+        return str(err)
+    return next(missing_files(profile), None)
 
 
 def missing_files(profile: SshProfile) -> Iterator[str]:

@@ -22,13 +22,12 @@ from pathlib import Path
 from harness.deadline import Deadline
 from harness.errors import HostError
 from harness.guest.binaries import GuestBinaries
+from harness.guest.buildable import KEYRING, check_buildable
 from harness.host.cache import Progress, built_folder, content_key, file_hash
 from harness.host.tools import failure, find_tool, run_tool
 
 SUITE = "bookworm"
 PACKAGES = ("busybox-static", "linux-image-cloud-amd64", "openssh-server", "wine64")
-#: Debian package debian-archive-keyring; the apt of a host that is not Debian does not trust its keys.
-KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 # Linux Documentation/admin-guide/kernel-parameters.txt. The last two save half of what a plugged vCPU costs
 # under emulation. noreplace-smp: the kernel keeps the locks that it would otherwise have to put back all over
 # its code for the second vCPU. lpj: it does not measure how fast each new one counts; the number is for
@@ -71,6 +70,7 @@ def build_reference_image(
     :return: the Debian packages it was made of, with their versions.
     :raise HostError: if a tool is missing or a step fails.
     """
+    check_buildable()
     deadline = Deadline.after(BUILD_LIMIT_S)
     recipe = _recipe_files()
     base_key = content_key([SUITE, *PACKAGES, recipe["files.txt"], recipe["make-prefix"]])
@@ -102,8 +102,6 @@ def _recipe_files() -> dict[str, bytes]:
 
 
 def _unpack_packages(tree: Path, *, recipe: dict[str, bytes], progress: Progress) -> None:
-    if not KEYRING.is_file():
-        raise HostError(f"{KEYRING} is missing; ./hil installs it (Debian package debian-archive-keyring)")
     lines = recipe["files.txt"].decode().splitlines()
     listing = "".join(f"./{line}\n" for line in lines if line and not line.startswith("#"))
     fetch = [

@@ -94,7 +94,8 @@ class TestPlaces:
 
     def test_a_guest_whose_disk_is_elsewhere_is_not_announced(self, tmp_path: Path) -> None:
         profile = (ROOT / "testplans/guests/reference.yaml").read_text()
-        (tmp_path / "here.qcow2").touch()
+        for file in ("here.qcow2", "here.user_key", "here.host_key.pub"):
+            (tmp_path / file).touch()
         for name, disk in (("here", tmp_path / "here.qcow2"), ("gone", tmp_path / "gone.qcow2")):
             text = profile.replace("{build: reference}", f"{{disk: {disk}}}")
             (tmp_path / f"{name}.yaml").write_text(text)
