@@ -30,9 +30,10 @@ from harness.plan.plan import Plan
 from harness.run.crew import Batch, Workers, verdict_of
 from harness.run.junit import properties_of
 from harness.run.pytest_parts import Gathered, add_options, report_of, session_of
-from harness.run.report import PlanResult, summary_lines, summary_row_of, why_not_passed
+from harness.run.report import PlanResult, why_not_passed
 from harness.run.session import Session
 from harness.run.signals import exit_status, holding_signals, signal_received, signals_end_in_order
+from harness.run.summary import summary_lines, summary_row_of
 
 PLANS_FOLDER = "testplans"
 

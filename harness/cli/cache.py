@@ -43,11 +43,14 @@ def build_image(
     profiles: Annotated[
         Path | None, typer.Option(help="Folder of guest profiles, looked in before the project's own.")
     ] = None,
+    refresh: Annotated[
+        bool, typer.Option("--refresh", help="Build it anew, of the packages that there are today.")
+    ] = False,
 ) -> None:
     """Build a guest's image unless the cache has it, check it, and say where it is."""
     from harness.cli import stored
 
-    stored.build_image(guest, profiles)
+    stored.build_image(guest, profiles, refresh=refresh)
 
 
 @templates.command("list")

@@ -14,8 +14,10 @@ from harness.document.units import GIB, MIB, did_you_mean, format_size
 from harness.errors import ImageError, UsageError
 from harness.fork.manifest import find_fault, read_manifest
 from harness.fork.store import Kind, Stored, list_stored, remove, templates_of
+from harness.guest.binaries import build_guest_binaries
 from harness.guest.kinds import kind_of
-from harness.guest.profile import find_profile
+from harness.guest.profile import Profile, SshProfile, find_profile
+from harness.guest.reference_image import recipe_key, refresh_packages
 from harness.host.cache import cache_folder
 from harness.host.checkout import PROJECT_PROFILES
 from harness.vm.shape import VmShape
@@ -31,12 +33,29 @@ def print_images() -> None:
     _print_table(["image", "templates", "age", "last use", "on disk", ""], rows, where=cache)
 
 
-def build_image(guest: str, profiles: Path | None) -> None:
-    """Build a guest's image unless the cache has it, check it, and print its key and disk."""
+def build_image(guest: str, profiles: Path | None, *, refresh: bool) -> None:
+    """Build a guest's image unless the cache has it, check it, and print its key and disk.
+
+    :param refresh: build it of the packages there are today, though the cache has it.
+    :raise HostError: it is to be built anew, and in use.
+    """
     with showing_progress() as progress:
         profile = find_profile(guest, *([profiles] if profiles else []), PROJECT_PROFILES)
+        if refresh:
+            _forget(profile)
+            refresh_packages(cache_folder(), progress=progress)
         image = kind_of(profile).image(profile, cache=cache_folder(), progress=progress)
     typer.echo(f"{image.key}  {image.disk}")
+
+
+def _forget(profile: Profile) -> None:
+    if not isinstance(profile, SshProfile) or profile.image.build is None:
+        raise UsageError(f"the guest {profile.name} has no image that is built here")
+    key = f"{profile.image.build}-{recipe_key(build_guest_binaries())}"
+    cache = cache_folder()
+    for item in list_stored(cache, "image"):
+        if item.key == key:
+            remove(item, cache)
 
 
 def print_templates(*, verify: bool) -> None:

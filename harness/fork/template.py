@@ -17,6 +17,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from harness.deadline import Deadline
+from harness.document.units import MIB
 from harness.errors import BenchError
 from harness.fork.manifest import DISK, FORMAT, RAM, STATE, VARIABLES, TemplateManifest, seal
 from harness.fork.store import evict, image_in_use, template_in_use, templates_folder
@@ -25,6 +26,7 @@ from harness.guest.bench import Failure, SshBench
 from harness.guest.images import GuestImage
 from harness.guest.kinds import kind_of
 from harness.host.cache import cache_limit_bytes, content_key, file_hash
+from harness.host.room import check_room
 from harness.host.tools import find_tool, run_tool
 from harness.vm import migration
 from harness.vm.accelerator import find_qemu_version
@@ -36,6 +38,8 @@ logger = logging.getLogger(__name__)
 
 SAVE_WITHIN_S = 60.0
 REST_WITHIN_S = 30.0
+#: What a template takes beside the guest's memory.
+_REST_BYTES = 64 * MIB
 #: How long a template that could not be built is not tried again; every plan that needs it gets that error.
 TRY_AGAIN_AFTER_S = 300.0
 
@@ -108,6 +112,12 @@ def template_for(bench: SshBench, shape: VmShape, *, folder: Path) -> Iterator[P
 
 
 def _build(bench: SshBench, shape: VmShape, *, key: str, scratch: Path, folder: Path) -> None:
+    check_room(
+        bench.cache,
+        shape.memory_bytes + _REST_BYTES,
+        purpose=f"a template of {bench.profile.name}",
+        remedy="make room there, such as by hil template remove, or have HIL_CACHE name another folder",
+    )
     overlay, variables = scratch / DISK, scratch / VARIABLES
     deadline = Deadline.after(SAVE_WITHIN_S)
     image = bench.image

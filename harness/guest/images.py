@@ -72,6 +72,7 @@ def find_image(
         folder = built_folder(
             images_folder(cache) / f"reference-{key}",
             lambda scratch: _build(scratch, key=key, binaries=binaries, cache=cache, progress=progress),
+            find_fault=lambda folder: _fault(folder, key=key),
         )
         return load_reference_image(folder, key=key)
     return _own_image(profile)
@@ -82,25 +83,24 @@ def load_reference_image(folder: Path, *, key: str) -> GuestImage:
 
     :raise ImageError: when it is not.
     """
-    again = f"remove {folder} and run again to rebuild it"
     try:
         manifest = _Manifest.model_validate_json((folder / "manifest.json").read_bytes())
     except OSError as err:
-        raise ImageError(f"{folder} holds no guest image: {err.strerror}; {again}") from err
+        raise ImageError(f"{folder} holds no guest image: {err.strerror}") from err
     except ValidationError as err:
-        raise ImageError(f"{folder}/manifest.json is damaged; {again}") from err
+        raise ImageError(f"{folder}/manifest.json is damaged") from err
     if manifest.format != MANIFEST_FORMAT or manifest.key != key:
         raise ImageError(
             f"{folder} is image {manifest.key} of format {manifest.format},"
-            f" wanted {key} of format {MANIFEST_FORMAT}; {again}"
+            f" wanted {key} of format {MANIFEST_FORMAT}"
         )
     hashes = RememberedHashes(folder / _HASHES)
     for name, wanted in manifest.sha256.items():
         path = folder / name
         if not path.is_file():
-            raise ImageError(f"{path} is missing; {again}")
+            raise ImageError(f"{path} is missing")
         if hashes.hash_of(path) != wanted:
-            raise ImageError(f"{path} is not what was built (its SHA-256 differs); {again}")
+            raise ImageError(f"{path} is not what was built (its SHA-256 differs)")
     hashes.keep()
     return GuestImage(
         key=key,
@@ -112,6 +112,14 @@ def load_reference_image(folder: Path, *, key: str) -> GuestImage:
         user_key=folder / "user_key",
         host_key=(folder / "host_key.pub").read_text().strip(),
     )
+
+
+def _fault(folder: Path, *, key: str) -> str | None:
+    try:
+        load_reference_image(folder, key=key)
+    except ImageError as err:
+        return str(err)
+    return None
 
 
 def _build(scratch: Path, *, key: str, binaries: GuestBinaries, cache: Path, progress: Progress) -> None:

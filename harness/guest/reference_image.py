@@ -20,10 +20,12 @@ from importlib import resources
 from pathlib import Path
 
 from harness.deadline import Deadline
+from harness.document.units import MIB
 from harness.errors import HostError
 from harness.guest.binaries import GuestBinaries
 from harness.guest.buildable import KEYRING, check_buildable
-from harness.host.cache import Progress, built_folder, content_key, file_hash
+from harness.host.cache import Progress, built_folder, content_key, file_hash, rebuilt_folder
+from harness.host.room import check_room
 from harness.host.tools import failure, find_tool, run_tool
 
 SUITE = "bookworm"
@@ -38,6 +40,10 @@ KERNEL_APPEND = (
 BUILD_LIMIT_S = 900.0
 
 _PREFIX = "var/lib/wine"
+#: What building it takes in the cache, and unpacking all packages in the temporary folder, both measured.
+_IMAGE_BYTES = 300 * MIB
+_UNPACKED_BYTES = 2200 * MIB
+_OTHER_CACHE = "make room there, or have HIL_CACHE name another folder"
 _FREE_BYTES = 96 * 1024 * 1024
 _PROGRAMS = ("sc.exe", "reg.exe", "cmd.exe", "net.exe", "tasklist.exe")
 
@@ -71,11 +77,11 @@ def build_reference_image(
     :raise HostError: if a tool is missing or a step fails.
     """
     check_buildable()
+    check_room(cache, _IMAGE_BYTES, purpose="building the guest's image", remedy=_OTHER_CACHE)
     deadline = Deadline.after(BUILD_LIMIT_S)
     recipe = _recipe_files()
-    base_key = content_key([SUITE, *PACKAGES, recipe["files.txt"], recipe["make-prefix"]])
     base = built_folder(
-        cache / "packages" / base_key,
+        _packages_folder(cache, recipe),
         lambda scratch: _unpack_packages(scratch, recipe=recipe, progress=progress),
     )
     tree = folder / "tree"
@@ -96,12 +102,33 @@ def build_reference_image(
     return packages
 
 
+def refresh_packages(cache: Path, *, progress: Progress) -> None:
+    """Fetch the packages anew, for the next image that is built; those in the cache stay if that fails.
+
+    :raise HostError: if a tool is missing or a step fails.
+    """
+    check_buildable()
+    check_room(cache, _IMAGE_BYTES, purpose="building the guest's image", remedy=_OTHER_CACHE)
+    recipe = _recipe_files()
+    rebuilt_folder(
+        _packages_folder(cache, recipe),
+        lambda scratch: _unpack_packages(scratch, recipe=recipe, progress=progress),
+    )
+
+
+def _packages_folder(cache: Path, recipe: dict[str, bytes]) -> Path:
+    key = content_key([SUITE, *PACKAGES, recipe["files.txt"], recipe["make-prefix"]])
+    return cache / "packages" / key
+
+
 def _recipe_files() -> dict[str, bytes]:
     folder = resources.files("harness.guest") / "reference_guest"
     return {item.name: item.read_bytes() for item in sorted(folder.iterdir(), key=lambda item: item.name)}
 
 
 def _unpack_packages(tree: Path, *, recipe: dict[str, bytes], progress: Progress) -> None:
+    temporary = Path(tempfile.gettempdir())
+    check_room(temporary, _UNPACKED_BYTES, purpose="unpacking packages", remedy="TMPDIR names another folder")
     lines = recipe["files.txt"].decode().splitlines()
     listing = "".join(f"./{line}\n" for line in lines if line and not line.startswith("#"))
     fetch = [

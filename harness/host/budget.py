@@ -21,6 +21,7 @@ from harness.document.units import MIB, format_size
 from harness.errors import BenchError
 from harness.host.amounts import Amounts
 from harness.host.control_groups import Leave, leave
+from harness.host.room import free_bytes
 
 #: vCPUs per core that the host may have. A guest waits for events most of a plan's time, and most of its
 #: vCPUs are idle; more than this, under TCG, and plans take longer than they may.
@@ -63,30 +64,31 @@ def host_amounts(folder: Path) -> Amounts:
     return Amounts(
         vcpus=VCPUS_PER_CORE * _core_count(groups),
         memory_bytes=max(0, _available_memory_bytes(groups) - KEPT_FREE_BYTES),
-        disk_bytes=psutil.disk_usage(os.fspath(_existing(folder.absolute()))).free,
+        disk_bytes=free_bytes(folder),
         files=max(0, soft_limit - len(list(Path("/proc/self/fd").iterdir())) - FILES),
     )
 
 
-def within(need: Amounts, host: Amounts, *, plan: str, where: str = "this host") -> Amounts:
+def within(need: Amounts, host: Amounts, *, plan: str, folder: Path | None = None) -> Amounts:
     """Return the need as it is counted on a host: a plan of more vCPUs than it may have takes them all.
 
     Such a plan runs slowly, and alone, but it runs. Memory, disk and files cannot be lent.
 
+    :param folder: of which file system the disk is.
     :raise BenchError: the plan is too large even for a host that does nothing else.
     """
-    for what, wanted, there in (
-        ("memory", need.memory_bytes, host.memory_bytes),
-        ("disk", need.disk_bytes, host.disk_bytes),
+    for what, wanted, there, where in (
+        ("memory", need.memory_bytes, host.memory_bytes, ""),
+        ("disk", need.disk_bytes, host.disk_bytes, "" if folder is None else f" in {folder}"),
     ):
         if wanted > there:
             raise BenchError(
-                f"{plan} is too large for {where}: it needs {what} of {format_size(_whole_mib(wanted))}"
-                f" and {format_size(_whole_mib(there))} is free for plans"
+                f"{plan} is too large for this host: it needs {what} of {format_size(_whole_mib(wanted))}"
+                f" and {format_size(_whole_mib(there))} is free for plans{where}"
             )
     if need.files > host.files:
         raise BenchError(
-            f"{plan} is too large for {where}: it needs {need.files} open files"
+            f"{plan} is too large for this host: it needs {need.files} open files"
             f" and {host.files} are left; see ulimit -n"
         )
     return Amounts(
@@ -146,10 +148,6 @@ def _core_count(groups: Leave) -> int:
 def _available_memory_bytes(groups: Leave) -> int:
     available: int = psutil.virtual_memory().available
     return available if groups.memory_bytes is None else min(available, groups.memory_bytes)
-
-
-def _existing(folder: Path) -> Path:
-    return next(parent for parent in (folder, *folder.parents) if parent.exists())
 
 
 def _whole_mib(size_bytes: int) -> int:

@@ -123,15 +123,32 @@ def locked(lock: Path, *, shared: bool = False, wait: bool = True) -> Iterator[N
                 return
 
 
-def built_folder(target: Path, build: Callable[[Path], None]) -> Path:
-    """Return the target folder, building it first if it is not there.
+def _no_fault(_folder: Path) -> None:
+    return None
+
+
+def built_folder(
+    target: Path, build: Callable[[Path], None], *, find_fault: Callable[[Path], str | None] = _no_fault
+) -> Path:
+    """Return the target folder, building it first if it is not there or ``find_fault`` says something of it.
 
     ``build`` fills an empty folder beside the target, which is then renamed: a build that was
     killed leaves nothing under the target's name. Two processes that ask at once build once.
     """
-    if not target.is_dir():
-        _build(target, build, _no_fault)
+    if not target.is_dir() or find_fault(target) is not None:
+        _build(target, build, find_fault)
     return target
+
+
+def rebuilt_folder(target: Path, build: Callable[[Path], None]) -> None:
+    """Build the target folder anew; what is there stays until that has succeeded."""
+    with locked(lock_of(target)):
+        clear_leftovers(target)
+        with _scratch(target) as scratch:
+            build(scratch)
+            if target.is_dir():
+                discard(target)
+            scratch.rename(target)
 
 
 @contextmanager
@@ -176,23 +193,25 @@ def _build(target: Path, build: Callable[[Path], None], find_fault: Callable[[Pa
             logger.warning("%s is damaged (%s); building it again", target, fault)
             discard(target)
         clear_leftovers(target)
-        try:
-            scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-        except OSError as err:
-            raise _no_folder(target, err) from err
-        try:
+        with _scratch(target) as scratch:
             build(scratch)
             scratch.rename(target)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def _scratch(target: Path) -> Iterator[Path]:
+    try:
+        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    except OSError as err:
+        raise _no_folder(target, err) from err
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _no_folder(folder: Path, error: OSError) -> HostError:
     return HostError(f"{folder}: cannot be made: {error.strerror}; HIL_CACHE names another cache folder")
-
-
-def _no_fault(_folder: Path) -> None:
-    return None
 
 
 def _is_at(path: Path, fd: int) -> bool:

@@ -50,7 +50,7 @@ class LocalCrew:
         """See :class:`Crew`. What the plan's bench needs is built first, in the calling thread."""
         future: Future[Verdict] = Future()
         try:
-            need = within(need_of(plan), self._host, plan=plan.name)
+            need = within(need_of(plan), self._host, plan=plan.name, folder=self._session.results)
             bench = self._session.bench(plan)
         except BenchError as err:
             future.set_exception(err)

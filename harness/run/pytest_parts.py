@@ -12,17 +12,10 @@ import pytest
 
 from harness.run.crew import Batch
 from harness.run.junit import properties_of
-from harness.run.report import (
-    PlanResult,
-    SummaryRow,
-    plug_to_record_s,
-    row_of,
-    summary_row_of,
-    why_not_passed,
-    write_rows,
-)
+from harness.run.report import PlanResult, plug_to_record_s, row_of, why_not_passed, write_rows
 from harness.run.results_folder import new_results_folder, remove_reports
 from harness.run.session import Session
+from harness.run.summary import SummaryRow, summary_row_of
 from harness.vm.qemu_choice import chosen_qemu
 
 

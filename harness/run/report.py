@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from harness.document.printable import printable
@@ -138,49 +137,6 @@ def reason(verdict: Verdict) -> str:
     return ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SummaryRow:
-    """What people are told of one run of a plan: texts and numbers only."""
-
-    name: str
-    outcome: str
-    seconds: str
-    told: str  #: how soon the driver told, or what broke
-    setting: str | None
-    lost: str | None  #: what to say of the workers that were lost under it
-
-
-def summary_row_of(result: PlanResult) -> SummaryRow:
-    """Return a plan's line of :func:`summary_lines`."""
-    verdict = result.verdict
-    lost = ", ".join(verdict.lost_workers) if verdict is not None else ""
-    again = (
-        f"{result.name} was run again on {verdict.worker}: lost while running it: {lost}" if verdict else ""
-    )
-    return SummaryRow(
-        name=printable(result.name),
-        outcome=result.outcome,
-        seconds="-" if verdict is None else f"{verdict.duration_s:.1f}",
-        told=_last_column(result),
-        setting=None if verdict is None else str(verdict.setting),
-        lost=again if lost else None,
-    )
-
-
-def summary_lines(rows: Sequence[SummaryRow], *, folder: Path) -> list[str]:
-    """Return a table of all plans for people: how each ended, and how soon the driver told or what broke."""
-    width = max(4, *(len(row.name) for row in rows))
-    lines = [f"{'plan':{width}}  {'outcome':7}  {'seconds':>7}  plug to record, median; or what broke"]
-    lines += [f"{row.name:{width}}  {row.outcome:7}  {row.seconds:>7}  {row.told}" for row in rows]
-    lines += [row.lost for row in rows if row.lost is not None]
-    counts = Counter(row.outcome for row in rows)
-    lines += ["", ", ".join(f"{count} {outcome}" for outcome, count in counts.items())]
-    lines += [
-        f"on {setting}" for setting in dict.fromkeys(row.setting for row in rows) if setting is not None
-    ]
-    return [printable(line) for line in [*lines, f"evidence in {folder}"]]
-
-
 def plug_to_record_s(verdicts: Iterable[Verdict]) -> dict[str, list[float]]:
     """Return the seconds from each plug to its arrival in the driver's log, by device kind.
 
@@ -227,8 +183,12 @@ def replace_file(path: Path, text: str) -> None:
     :raise OSError: it cannot be written.
     """
     new = path.with_name(f".{path.name}.new")
-    new.write_text(text, "utf-8")
-    new.replace(path)
+    try:
+        new.write_text(text, "utf-8")
+        new.replace(path)
+    except OSError:
+        new.unlink(missing_ok=True)
+        raise
 
 
 def row_of(result: PlanResult, folder: Path) -> dict[str, Any]:
@@ -252,15 +212,6 @@ def row_of(result: PlanResult, folder: Path) -> dict[str, Any]:
         "worker": verdict.worker,
         "lost_workers": list(verdict.lost_workers),
     }
-
-
-def _last_column(result: PlanResult) -> str:
-    if result.verdict is None:
-        return result.error or "-"
-    latencies = ", ".join(
-        f"{kind} {median(values):.2f} s" for kind, values in plug_to_record_s([result.verdict]).items()
-    )
-    return reason(result.verdict) or latencies or "-"
 
 
 def _where_it_broke(verdict: Verdict) -> str:

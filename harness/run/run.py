@@ -114,6 +114,8 @@ def _run(
         _perform(plan, guest, conduct, before_step)
         found = conduct.verdict()
         guest.is_blamed = bool(found)
+    if guest.vm.qmp.log.lost is not None:
+        raise BenchError(f"the evidence is not whole: {guest.vm.qmp.log.lost}")
     return found
 
 

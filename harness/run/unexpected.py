@@ -10,6 +10,7 @@ from pathlib import Path
 
 from harness.document.printable import printable
 from harness.host.cache import cache_folder
+from harness.run.exhaustion import exhausted
 
 #: What the traceback of an unexpected error is called in a folder of results or evidence.
 ERROR_FILE = "hil-error.log"
@@ -18,8 +19,13 @@ ERROR_FILE = "hil-error.log"
 def told(error: BaseException, *, folder: Path | None) -> str:
     """Return one line about an unexpected error that names the file with its traceback.
 
+    That the host has run out of something says it all, and leaves no file.
+
     :param folder: gets the file; if it is not there, the cache does, or else the temporary folder.
     """
+    used_up = exhausted(error, folder=folder)
+    if used_up is not None:
+        return printable(used_up)
     text = "".join(traceback.format_exception(error))
     name = f"hil-error-{datetime.now():%Y%m%d-%H%M%S-%f}.log"
     first = [] if folder is None else [folder / ERROR_FILE]

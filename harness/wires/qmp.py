@@ -117,7 +117,7 @@ class QmpSession:
         self.explain_lost: Callable[[QmpLostError], BenchError] = lambda error: error
         self._sock = sock
         self._client = _Client(self._on_sent, self._on_received)
-        self._log = QmpLog(log)
+        self.log = QmpLog(log)
         self._listeners: list[Listener] = []
         self._lost: str | None = None
         self._silent = False  #: it has let a deadline pass, and has not said a word since
@@ -154,7 +154,7 @@ class QmpSession:
                 sock.shutdown(socket.SHUT_RDWR)
             if supervised is not None:
                 concurrent.futures.wait([supervised], timeout=CLOSE_WITHIN_S)
-            session._log.close()
+            session.log.close()
 
     def execute(
         self, command: str, arguments: Mapping[str, object] | None = None, *, deadline: Deadline
@@ -228,14 +228,14 @@ class QmpSession:
             self.changed.notify_all()
 
     def _on_sent(self, message: Message) -> None:
-        self._log.append({"at_s": time.monotonic(), "sent": dict(message)})
+        self.log.append({"at_s": time.monotonic(), "sent": dict(message)})
 
     def _on_received(self, message: Message) -> None:
         at_s, self._silent = time.monotonic(), False
         if "event" not in message:
-            self._log.append({"at_s": at_s, "received": dict(message)})
+            self.log.append({"at_s": at_s, "received": dict(message)})
             return
-        self._log.append({"at_s": at_s, "event": dict(message)})
+        self.log.append({"at_s": at_s, "event": dict(message)})
         event = _event(message, at_s)
         with self.changed:
             for listener in self._listeners:

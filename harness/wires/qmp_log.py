@@ -13,9 +13,13 @@ logger = logging.getLogger(__name__)
 
 
 class QmpLog:
-    """A file that each line is in as soon as it was written."""
+    """A file that each line is in as soon as it was written.
+
+    :ivar lost: why the file ends before QEMU did; None if it does not.
+    """
 
     def __init__(self, path: Path | None) -> None:
+        self.lost: str | None = None
         self._file = None if path is None else path.open("a", encoding="utf-8", buffering=1)
 
     def append(self, line: Mapping[str, object]) -> None:
@@ -26,7 +30,8 @@ class QmpLog:
             self._file.write(json.dumps(line) + "\n")
         except OSError as err:
             # Such as a full disk, which is just what QEMU has to tell of then.
-            logger.warning("%s ends here: %s", self._file.name, err.strerror)
+            self.lost = f"{self._file.name} could not be written to its end: {err.strerror}"
+            logger.info("%s", self.lost)
             self.close()
 
     def close(self) -> None:

@@ -9,19 +9,23 @@ import re
 import shutil
 import stat
 import subprocess
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness.errors import HostError, ImageError
+from harness.cli import stored
+from harness.document.units import MIB
+from harness.errors import HostError, ImageError, UsageError
+from harness.guest import reference_image
 from harness.guest.bench import Bench
 from harness.guest.binaries import GuestBinaries, build_guest_binaries
-from harness.guest.images import GuestImage, find_image
+from harness.guest.images import GuestImage, find_image, load_reference_image
 from harness.guest.profile import Profile, load_profile
 from harness.guest.reference_image import copied_programs
-from harness.host.cache import Progress
+from harness.host.cache import Progress, lock_of, locked
 from harness.host.checkout import PROJECT_PROFILES
 from harness.vm.image_format import image_format
 
@@ -37,14 +41,15 @@ class Copy:
     """A cache whose only image is the built one: links to its files, so that each can be replaced."""
 
     def __init__(self, bench: Bench, cache: Path) -> None:
-        built = bench.image.disk.parent
+        self.built = built = bench.image.disk.parent
+        self.cache = cache
         self.folder = cache / "images" / built.name
         self.folder.mkdir(parents=True)
         for path in built.iterdir():
             (self.folder / path.name).symlink_to(path)
         self._profile = bench.profile
+        self._key = bench.image.key
         self._binaries = GuestBinaries(bench.driver.parent)
-        self._cache = cache
 
     def replace(self, name: str, data: bytes) -> None:
         """Put a file of other content in the place of the link."""
@@ -59,16 +64,16 @@ class Copy:
         self.replace("manifest.json", json.dumps(manifest | changes).encode())
 
     def find(self, progress: Progress = must_not_build) -> GuestImage:
-        return find_image(self._profile, binaries=self._binaries, cache=self._cache, progress=progress)
+        return find_image(self._profile, binaries=self._binaries, cache=self.cache, progress=progress)
 
     def error(self) -> str:
-        """Return what is said of the image, which must be one line that says what to do."""
+        """Return what is wrong with the image, which must be one line, and lead to a new build."""
         with pytest.raises(ImageError) as caught:
+            load_reference_image(self.folder, key=self._key)
+        assert "\n" not in str(caught.value)
+        with pytest.raises(AssertionError, match="fetching Debian packages"):
             self.find()
-        text = str(caught.value)
-        assert "\n" not in text
-        assert text.endswith(f"; remove {self.folder} and run again to rebuild it")
-        return text
+        return str(caught.value)
 
 
 @pytest.fixture
@@ -136,6 +141,19 @@ class TestReferenceImage:
         copy.replace("manifest.json", data)
         assert "manifest.json is damaged" in copy.error()
 
+    def test_is_built_again_when_damaged_and_a_line_says_so(
+        self, copy: Copy, bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def build(scratch: Path, **_given: object) -> None:
+            for path in bench.image.disk.parent.iterdir():
+                (scratch / path.name).symlink_to(path)
+
+        monkeypatch.setattr("harness.guest.images._build", build)
+        copy.remove("initrd.img")
+        assert copy.find().initrd == copy.folder / "initrd.img"
+        [line] = caplog.messages
+        assert line == (f"{copy.folder} is damaged ({copy.folder}/initrd.img is missing); building it again")
+
     def test_of_other_programs_is_built_anew(self, copy: Copy, bench: Bench, tmp_path: Path) -> None:
         other = tmp_path / "programs"
         other.mkdir()
@@ -173,6 +191,94 @@ class TestNothingOfTheHost:
         assert shell is not None
         assert any("INTERP" in need for need in needs_of(Path(shell)))
         assert any("libc" in need for need in needs_of(Path(shell)))
+
+
+class TestRoom:
+    @pytest.fixture
+    def build(self, bench: Bench, tmp_path: Path) -> Callable[[], str]:
+        """Try to build an image, and return why it cannot be."""
+
+        def build() -> str:
+            binaries = GuestBinaries(bench.driver.parent)
+            with pytest.raises(HostError) as caught:
+                find_image(bench.profile, binaries=binaries, cache=tmp_path / "c", progress=must_not_build)
+            return str(caught.value)
+
+        return build
+
+    def test_in_the_cache_is_looked_for_first(
+        self, build: Callable[[], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("harness.host.room.free_bytes", lambda _folder: 299 * MIB)
+        assert build() == (
+            f"building the guest's image takes up to 300 MiB in {tmp_path}/c, and 299 MiB is free there;"
+            " make room there, or have HIL_CACHE name another folder"
+        )
+
+    def test_in_the_temporary_folder_is_looked_for_first(
+        self, build: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("harness.host.room.free_bytes", lambda _folder: 2199 * MIB)
+        assert build() == (
+            f"unpacking packages takes up to 2200 MiB in {tempfile.gettempdir()}, and 2199 MiB is free there;"
+            " TMPDIR names another folder"
+        )
+
+
+class TestRefresh:
+    def test_fetches_the_packages_anew_and_builds_the_image_of_them(
+        self, copy: Copy, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        steps = []
+
+        def unpack(scratch: Path, **_given: object) -> None:
+            steps.append("packages")
+            (scratch / "new").touch()
+
+        def build(scratch: Path, *, cache: Path, **_given: object) -> None:
+            [packages] = (cache / "packages").glob("*[0-9a-f]")
+            assert [path.name for path in packages.iterdir()] == ["new"]
+            steps.append("image")
+            for path in copy.built.iterdir():
+                (scratch / path.name).symlink_to(path)
+
+        monkeypatch.setenv("HIL_CACHE", str(copy.cache))
+        monkeypatch.setattr("harness.guest.reference_image._unpack_packages", unpack)
+        monkeypatch.setattr("harness.guest.images._build", build)
+        stored.build_image("reference", None, refresh=False)
+        assert steps == []
+        for _ in range(2):
+            stored.build_image("reference", None, refresh=True)
+        assert steps == ["packages", "image"] * 2
+        assert str(copy.folder / "disk.img") in capsys.readouterr().out
+
+    def test_keeps_the_packages_there_are_when_it_fails(
+        self, copy: Copy, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def unpack(_scratch: Path, **_given: object) -> None:
+            raise HostError("no network")
+
+        monkeypatch.setenv("HIL_CACHE", str(copy.cache))
+        monkeypatch.setattr("harness.guest.reference_image._unpack_packages", unpack)
+        old = reference_image._packages_folder(copy.cache, reference_image._recipe_files())
+        (old / "old").mkdir(parents=True)
+        with pytest.raises(HostError, match="no network"):
+            stored.build_image("reference", None, refresh=True)
+        assert (old / "old").is_dir()
+        assert not list(old.parent.glob(".*"))
+
+    def test_is_refused_for_an_image_in_use_and_for_a_guest_without_one(
+        self, copy: Copy, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("HIL_CACHE", str(copy.cache))
+        with (
+            locked(lock_of(copy.folder), shared=True),
+            pytest.raises(HostError, match=r"image reference-\S+ is in use; end the runs that use it"),
+        ):
+            stored.build_image("reference", None, refresh=True)
+        assert copy.find().disk == copy.folder / "disk.img"
+        with pytest.raises(UsageError, match="the guest qtest has no image that is built here"):
+            stored.build_image("qtest", None, refresh=True)
 
 
 class TestPackages:
