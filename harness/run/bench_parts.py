@@ -3,14 +3,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 from harness.deadline import Deadline
-from harness.errors import DriverCrashedError
+from harness.errors import (
+    DeadlineExpiredError,
+    DriverCrashedError,
+    GuestCommandError,
+    GuestUnreachableError,
+)
 from harness.evidence.mismatch import Mismatch, crashed, first_broken
 from harness.evidence.witness import StepEvidence
 from harness.guest.guest import Guest
 from harness.run.stalled import check_it_had_its_time
+
+#: One fault, one wait: a guest that did not answer in time is not waited for as long again.
+ASKED_WITHIN_S = 5.0
+
+
+@contextmanager
+def naming_the_cause(guest: Guest) -> Iterator[None]:
+    """Ask for the bench's parts when a program in the guest dies or says nothing in the block.
+
+    What it depends on may be what has ended, and is to be named then.
+
+    :raise GuestError: a part of the bench in the guest is not in order, naming it.
+    """
+    try:
+        yield
+    except (GuestCommandError, DeadlineExpiredError):
+        with suppress(DeadlineExpiredError, GuestUnreachableError, DriverCrashedError):
+            guest.check_parts(deadline=Deadline.after(ASKED_WITHIN_S))
+        raise
 
 
 def check_the_bench(

@@ -27,6 +27,7 @@ from harness.guest.bench import Bench
 from harness.guest.guest import Guest, blaming_vm
 from harness.plan.fit import profile_for, unmet_needs
 from harness.plan.plan import Plan, Step
+from harness.run.bench_parts import naming_the_cause
 from harness.run.conduct import Conduct
 from harness.run.plan_log import plan_log
 from harness.run.report import reason, write_evidence
@@ -109,7 +110,7 @@ def _run(
     plan: Plan, bench: Bench, folder: Path, conduct: Conduct, before_step: StepWatcher
 ) -> tuple[Mismatch, ...]:
     opened = open_guest(bench, shape=plan.vm, boot=plan.boot, driver=plan.driver, folder=folder)
-    with opened as guest, blaming_vm(guest.vm):
+    with opened as guest, blaming_vm(guest.vm), naming_the_cause(guest):
         logger.info("the guest is ready")
         _perform(plan, guest, conduct, before_step)
         found = conduct.verdict()
