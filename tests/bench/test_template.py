@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 
 from harness.deadline import Deadline
-from harness.fork.template import find_template, template_key
+from harness.document.units import MIB
+from harness.errors import HostError
+from harness.fork.template import find_template, template_for, template_key
 from harness.guest.bench import SshBench
 from harness.guest.images import GuestImage
 from harness.guest.profile import CpuModel, Deadlines, DriverHome, Firmware, Limits, Links, Ssh, SshProfile
@@ -231,6 +233,23 @@ def plug(guest: SshGuest) -> None:
     deadline = Deadline.after(30)
     while figures(guest) != (processors + 1, memory_bytes + DIMM_BYTES):
         assert not deadline.expired()
+
+
+def test_room_for_a_template_is_looked_for_before_its_guest_is_booted(
+    bench: SshBench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.host.room.free_bytes", lambda _folder: 1087 * MIB)
+    other = replace(bench, cache=tmp_path / "cache", failures={})
+    with (
+        pytest.raises(HostError) as caught,
+        template_for(other, VmShape.model_validate({"memory": "1 GiB"}), folder=tmp_path / "evidence"),
+    ):
+        pass
+    assert str(caught.value) == (
+        f"a template of {bench.profile.name} takes up to 1088 MiB in {tmp_path}/cache, and 1087 MiB is free"
+        " there; make room there, such as by hil template remove, or have HIL_CACHE name another folder"
+    )
+    assert not (tmp_path / "evidence").exists()
 
 
 class TestForks:
