@@ -17,7 +17,8 @@ from harness.fork.store import Kind, Stored, list_stored, remove, templates_of
 from harness.guest.binaries import build_guest_binaries
 from harness.guest.kinds import kind_of
 from harness.guest.profile import Profile, SshProfile, find_profile
-from harness.guest.reference_image import recipe_key, refresh_packages
+from harness.guest.reference_image import recipe_key
+from harness.guest.reference_packages import refresh_packages
 from harness.host.cache import cache_folder
 from harness.host.checkout import PROJECT_PROFILES
 from harness.vm.shape import VmShape

@@ -15,21 +15,16 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import tempfile
-from importlib import resources
 from pathlib import Path
 
 from harness.deadline import Deadline
-from harness.document.units import MIB
 from harness.errors import HostError
+from harness.guest import reference_packages
 from harness.guest.binaries import GuestBinaries
-from harness.guest.buildable import KEYRING, check_buildable
-from harness.host.cache import Progress, built_folder, content_key, file_hash, rebuilt_folder
-from harness.host.room import check_room
+from harness.guest.reference_packages import find_packages, recipe_files
+from harness.host.cache import Progress, content_key, file_hash
 from harness.host.tools import failure, find_tool, run_tool
 
-SUITE = "bookworm"
-PACKAGES = ("busybox-static", "linux-image-cloud-amd64", "openssh-server", "wine64")
 # Linux Documentation/admin-guide/kernel-parameters.txt. The last two save half of what a plugged vCPU costs
 # under emulation. noreplace-smp: the kernel keeps the locks that it would otherwise have to put back all over
 # its code for the second vCPU. lpj: it does not measure how fast each new one counts; the number is for
@@ -40,17 +35,14 @@ KERNEL_APPEND = (
 BUILD_LIMIT_S = 900.0
 
 _PREFIX = "var/lib/wine"
-#: What building it takes in the cache, and unpacking all packages in the temporary folder, both measured.
-_IMAGE_BYTES = 300 * MIB
-_UNPACKED_BYTES = 2200 * MIB
-_OTHER_CACHE = "make room there, or have HIL_CACHE name another folder"
 _FREE_BYTES = 96 * 1024 * 1024
 _PROGRAMS = ("sc.exe", "reg.exe", "cmd.exe", "net.exe", "tasklist.exe")
 
 
 def recipe_key(binaries: GuestBinaries) -> str:
     """Return the content key of the image that this recipe and these binaries make."""
-    parts: list[bytes | str] = [Path(__file__).read_bytes(), *_recipe_files().values()]
+    made_by = Path(__file__), Path(reference_packages.__file__)
+    parts: list[bytes | str] = [*(path.read_bytes() for path in made_by), *recipe_files().values()]
     parts += [file_hash(path) for path in copied_programs(binaries).values()]
     return content_key(parts)
 
@@ -76,14 +68,9 @@ def build_reference_image(
     :return: the Debian packages it was made of, with their versions.
     :raise HostError: if a tool is missing or a step fails.
     """
-    check_buildable()
-    check_room(cache, _IMAGE_BYTES, purpose="building the guest's image", remedy=_OTHER_CACHE)
     deadline = Deadline.after(BUILD_LIMIT_S)
-    recipe = _recipe_files()
-    base = built_folder(
-        _packages_folder(cache, recipe),
-        lambda scratch: _unpack_packages(scratch, recipe=recipe, progress=progress),
-    )
+    recipe = recipe_files()
+    base = find_packages(cache, recipe=recipe, progress=progress)
     tree = folder / "tree"
     progress("copying the guest's files", 0.70)
     run_tool(["cp", "--archive", "--link", base, tree], deadline=deadline)
@@ -100,98 +87,6 @@ def build_reference_image(
     shutil.rmtree(tree)
     progress("image built", 1.0)
     return packages
-
-
-def refresh_packages(cache: Path, *, progress: Progress) -> None:
-    """Fetch the packages anew, for the next image that is built; those in the cache stay if that fails.
-
-    :raise HostError: if a tool is missing or a step fails.
-    """
-    check_buildable()
-    check_room(cache, _IMAGE_BYTES, purpose="building the guest's image", remedy=_OTHER_CACHE)
-    recipe = _recipe_files()
-    rebuilt_folder(
-        _packages_folder(cache, recipe),
-        lambda scratch: _unpack_packages(scratch, recipe=recipe, progress=progress),
-    )
-
-
-def _packages_folder(cache: Path, recipe: dict[str, bytes]) -> Path:
-    key = content_key([SUITE, *PACKAGES, recipe["files.txt"], recipe["make-prefix"]])
-    return cache / "packages" / key
-
-
-def _recipe_files() -> dict[str, bytes]:
-    folder = resources.files("harness.guest") / "reference_guest"
-    return {item.name: item.read_bytes() for item in sorted(folder.iterdir(), key=lambda item: item.name)}
-
-
-def _unpack_packages(tree: Path, *, recipe: dict[str, bytes], progress: Progress) -> None:
-    temporary = Path(tempfile.gettempdir())
-    check_room(temporary, _UNPACKED_BYTES, purpose="unpacking packages", remedy="TMPDIR names another folder")
-    lines = recipe["files.txt"].decode().splitlines()
-    listing = "".join(f"./{line}\n" for line in lines if line and not line.startswith("#"))
-    fetch = [
-        find_tool("mmdebstrap"),
-        f"--mode={'root' if os.geteuid() == 0 else 'unshare'}",
-        "--variant=extract",
-        "--format=tar",
-        f"--keyring={KEYRING}",
-        f"--include={','.join(PACKAGES)}",
-        # The image says what it was made of; "extract" leaves no package database behind.
-        '--extract-hook=cd "$1" && mkdir -p etc && ls var/cache/apt/archives/*.deb > etc/hil-packages',
-        # It mounts /proc there only if the folder exists, which none of the packages brings; Wine needs it.
-        '--setup-hook=mkdir "$1/proc"',
-        # As text: root of a user namespace need not be able to read this user's files.
-        f"--extract-hook={recipe['make-prefix'].decode()}",
-        SUITE,
-        "-",
-        *filter(None, [os.environ.get("HIL_MIRROR")]),
-    ]
-    unpack = [find_tool("tar"), "--extract", "--no-same-owner", "--wildcards", f"--directory={tree}"]
-    progress("fetching Debian packages", 0.0)
-    with tempfile.TemporaryFile() as list_file:
-        list_file.write(listing.encode())
-        list_file.seek(0)
-        with (
-            subprocess.Popen(fetch, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as fetching,
-            subprocess.Popen(
-                [*unpack, f"--files-from=/dev/fd/{list_file.fileno()}"],
-                stdin=fetching.stdout,
-                stderr=subprocess.PIPE,
-                pass_fds=[list_file.fileno()],
-            ) as unpacking,
-        ):
-            words = _follow(fetching, progress)
-            _, unpack_words = unpacking.communicate()
-    if fetching.returncode != 0:
-        # After a hook's own words mmdebstrap repeats the whole hook.
-        of_hook = [line for line in words.splitlines() if line.startswith(b"make-prefix: ")]
-        raise HostError(failure(fetch[:1], fetching.returncode, b"\n".join(of_hook) or words))
-    if unpacking.returncode != 0:
-        raise HostError(failure(unpack, unpacking.returncode, unpack_words))
-
-
-def _follow(fetching: subprocess.Popen[bytes], progress: Progress) -> bytes:
-    """Turn mmdebstrap's messages into progress and return them all."""
-    stages = {
-        b"I: running apt-get update": 0.05,
-        b"I: downloading": 0.1,
-        b"I: extracting": 0.3,
-        b"I: making the Wine prefix": 0.5,
-        b"I: creating tarball": 0.6,
-    }
-    words = b""
-    assert fetching.stderr is not None
-    assert fetching.stdout is not None
-    # The reader at the other end must be the only one, or its death would not be noticed.
-    fetching.stdout.close()
-    for line in fetching.stderr:
-        words += line
-        for stage, fraction in stages.items():
-            if line.startswith(stage):
-                progress(line.decode(errors="replace").removeprefix("I: ").strip(" .\n"), fraction)
-    return words
 
 
 def _fill_prefix(tree: Path) -> None:

@@ -19,7 +19,7 @@ import pytest
 from harness.cli import stored
 from harness.document.units import MIB
 from harness.errors import HostError, ImageError, UsageError
-from harness.guest import reference_image
+from harness.guest import reference_packages
 from harness.guest.bench import Bench
 from harness.guest.binaries import GuestBinaries, build_guest_binaries
 from harness.guest.images import GuestImage, find_image, load_reference_image
@@ -243,7 +243,7 @@ class TestRefresh:
                 (scratch / path.name).symlink_to(path)
 
         monkeypatch.setenv("HIL_CACHE", str(copy.cache))
-        monkeypatch.setattr("harness.guest.reference_image._unpack_packages", unpack)
+        monkeypatch.setattr("harness.guest.reference_packages._unpack_packages", unpack)
         monkeypatch.setattr("harness.guest.images._build", build)
         stored.build_image("reference", None, refresh=False)
         assert steps == []
@@ -259,8 +259,8 @@ class TestRefresh:
             raise HostError("no network")
 
         monkeypatch.setenv("HIL_CACHE", str(copy.cache))
-        monkeypatch.setattr("harness.guest.reference_image._unpack_packages", unpack)
-        old = reference_image._packages_folder(copy.cache, reference_image._recipe_files())
+        monkeypatch.setattr("harness.guest.reference_packages._unpack_packages", unpack)
+        old = reference_packages._packages_folder(copy.cache, reference_packages.recipe_files())
         (old / "old").mkdir(parents=True)
         with pytest.raises(HostError, match="no network"):
             stored.build_image("reference", None, refresh=True)
@@ -326,6 +326,41 @@ class TestPackages:
         reason, _ = build("echo 'I: downloading' >&2; echo 'E: no such suite' >&2; exit 9")
         assert "mmdebstrap failed with exit status 9: " in reason
         assert reason.endswith("E: no such suite")
+
+    def test_leave_nothing_in_the_temporary_folder(
+        self, build: Callable[[str], tuple[str, list[str]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+        (tmp_path / "tmp").mkdir()
+        reason, _ = build('touch "$TMPDIR/mmdebstrap.gpghome"; ls "$TMPDIR"/../*/ >&2; exit 9')
+        assert reason.endswith("mmdebstrap.gpghome")
+        assert list((tmp_path / "tmp").iterdir()) == []
+
+    def test_that_nobody_waits_for_any_more_are_not_fetched_on(
+        self, bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        program = tmp_path / "bin/mmdebstrap"
+        program.parent.mkdir()
+        # It minds no signal to itself alone, as mmdebstrap.
+        part = f"(trap - TERM; exec sleep 600) & echo $! >{tmp_path}/pid"
+        program.write_text(f"#!/bin/sh\ntrap : TERM\n{part}\necho 'I: downloading' >&2\nwait; wait\n")
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+
+        def interrupted(what: str, _fraction: float) -> None:
+            if what == "downloading":
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            find_image(
+                bench.profile,
+                binaries=GuestBinaries(bench.driver.parent),
+                cache=tmp_path / "cache",
+                progress=interrupted,
+            )
+        with pytest.raises(ProcessLookupError):
+            os.kill(int((tmp_path / "pid").read_text()), 0)
+        assert not list((tmp_path / "cache/packages").glob("*[0-9a-f]"))
 
     def test_whose_wine_does_not_run_are_told_in_one_line(
         self, build: Callable[[str], tuple[str, list[str]]]
