@@ -119,7 +119,9 @@ class TestTheProfile:
             assert count == 1
             profile.write_text(text)
         done = hil("check", "plans", cwd=plans.parent)
-        assert (done.returncode, done.stderr) == (0, "")
+        assert done.returncode == 0
+        ends = [line.rpartition(" ")[2] for line in done.stderr.splitlines()]
+        assert ends == ["there", "w.user_key", "w.host_key.pub"], done.stderr
         assert load_profile(profile).disk_path == plans / "guests/../disks/w.qcow2"
 
     def test_shows_every_key_that_a_profile_of_such_a_guest_can_have(self) -> None:
