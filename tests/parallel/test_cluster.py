@@ -52,6 +52,11 @@ def begun_on(folder: Path, *, besides: Sequence[str] = ()) -> Path:
         await_nothing()
 
 
+def started(argv: Sequence[str], *, cwd: Path) -> subprocess.Popen[str]:
+    """Start a command whose output is read at its end, all in one."""
+    return subprocess.Popen(argv, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
 def await_nothing() -> None:
     """Let a moment pass between two looks at a folder."""
     select.select([], [], [], 0.05)
@@ -152,9 +157,7 @@ def test_a_plan_whose_worker_is_killed_runs_on_another_and_the_report_says_so(tm
     plan = write_plan(tmp_path, "slow.yaml", SLOW)
     with start_cluster(tmp_path / "cluster", "alpha", "beta") as cluster:
         argv = [*HIL, "run", str(plan), *cluster.options(), "-r", "out"]
-        with subprocess.Popen(
-            argv, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        ) as process:
+        with started(argv, cwd=tmp_path) as process:
             log = begun_on(tmp_path / "cluster")
             lost = log.relative_to(tmp_path / "cluster").parts[0]
             cluster.workers[lost].send_signal(signal.SIGKILL)
@@ -192,9 +195,7 @@ def test_a_plan_whose_worker_was_frozen_runs_on_another_and_the_report_says_so(t
     plan = write_plan(tmp_path, "slow.yaml", SLOW)
     with start_cluster(tmp_path / "cluster", "alpha", "beta") as cluster:
         argv = [*impatient(worker_s=10), "run", str(plan), *cluster.options(), "-r", "out"]
-        with subprocess.Popen(
-            argv, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        ) as process:
+        with started(argv, cwd=tmp_path) as process:
             frozen = begun_on(tmp_path / "cluster").relative_to(tmp_path / "cluster").parts[0]
             cluster.workers[frozen].send_signal(signal.SIGSTOP)
             output, _ = process.communicate(timeout=200)
@@ -213,9 +214,7 @@ def test_a_plan_under_which_two_workers_were_frozen_is_an_error(tmp_path: Path) 
     plan = write_plan(tmp_path, "slow.yaml", SLOW)
     with start_cluster(tmp_path / "cluster", "alpha", "beta", "gamma") as cluster:
         argv = [*impatient(worker_s=10), "run", str(plan), *cluster.options(), "-r", "out"]
-        with subprocess.Popen(
-            argv, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        ) as process:
+        with started(argv, cwd=tmp_path) as process:
             frozen: list[str] = []
             for _ in range(2):
                 log = begun_on(tmp_path / "cluster", besides=frozen)
@@ -231,9 +230,7 @@ def test_the_last_worker_that_was_frozen_is_not_waited_for(tmp_path: Path) -> No
     plans = write_plans(tmp_path / "testplans", a=SLOW, b=PASSING)
     with start_cluster(tmp_path / "cluster", "alpha") as cluster:
         argv = [*impatient(worker_s=10, alone_s=1), "run", str(plans), *cluster.options(), "-r", "out"]
-        with subprocess.Popen(
-            argv, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        ) as process:
+        with started(argv, cwd=tmp_path) as process:
             begun_on(tmp_path / "cluster")
             cluster.workers["alpha"].send_signal(signal.SIGSTOP)
             output, _ = process.communicate(timeout=200)
@@ -249,9 +246,7 @@ def test_a_scheduler_that_was_frozen_is_not_waited_for(tmp_path: Path, interrupt
     with start_cluster(tmp_path / "cluster", "alpha") as cluster:
         hil = impatient(answer_s=1, scheduler_s=600 if interrupted else 5)
         argv = [*hil, "run", str(plans), *cluster.options(), "-r", "out"]
-        with subprocess.Popen(
-            argv, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        ) as process:
+        with started(argv, cwd=tmp_path) as process:
             begun_on(tmp_path / "cluster")
             cluster.scheduler.send_signal(signal.SIGSTOP)
             if interrupted:
@@ -284,9 +279,7 @@ def test_ctrl_c_does_not_wait_for_a_worker_that_was_frozen(tmp_path: Path) -> No
     plan = write_plan(tmp_path, "long.yaml", LONG)
     with start_cluster(tmp_path / "cluster", "alpha") as cluster:
         argv = [*impatient(answer_s=1, stop_s=1), "run", str(plan), *cluster.options(), "-r", "out"]
-        with subprocess.Popen(
-            argv, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        ) as process:
+        with started(argv, cwd=tmp_path) as process:
             begun_on(tmp_path / "cluster")
             cluster.workers["alpha"].send_signal(signal.SIGSTOP)
             process.send_signal(signal.SIGINT)
@@ -302,9 +295,7 @@ def test_ctrl_c_ends_the_vms_on_the_workers_and_reports_what_finished(tmp_path: 
     plans = write_plans(tmp_path / "testplans", a=PASSING, b=LONG)
     with start_cluster(tmp_path / "cluster", "alpha") as cluster:
         argv = [*HIL, "run", str(plans), *cluster.options(), "-r", "out"]
-        with subprocess.Popen(
-            argv, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        ) as process:
+        with started(argv, cwd=tmp_path) as process:
             deadline = Deadline.after(120)
             while not (tmp_path / "out/a/verdict.json").exists():
                 deadline.check("the end of the first plan")
