@@ -3,7 +3,8 @@
 
 Which worker gets which plan, and what happens when one dies, is Dask's business: a plan asks for resources,
 workers announce them (:mod:`harness.cluster.worker`), and a task whose worker is lost is run again elsewhere.
-That a worker was frozen, its connections open, or the scheduler was, is noticed here.
+That a worker was frozen, its connections open, or the scheduler was, or that a plan hangs on a worker that
+lives, is noticed here.
 """
 
 from __future__ import annotations
@@ -23,11 +24,13 @@ import distributed
 from distributed import KilledWorker
 
 from harness.cluster.options import ClusterOptions
+from harness.cluster.overdue import Overdue, longest_s
 from harness.cluster.resources import Resources, demanded, placed
 from harness.cluster.scheduler import Scheduler, resources_of
 from harness.cluster.silence import SILENT_WITHIN_S, Silence
 from harness.cluster.worker import Assignment, Delivery, run_assignment, unpack
 from harness.deadline import Deadline
+from harness.document.units import format_duration
 from harness.errors import BenchError
 from harness.evidence.verdict import Verdict
 from harness.guest.driver_file import read_driver
@@ -55,10 +58,11 @@ class _Sent:
     folder: Path
     demand: Resources
     future: Future[Verdict]
+    overdue: Overdue
     task: distributed.Future[Delivery] | None = None
     no_worker: Deadline | None = None  #: when to give up, set while nobody could run it
     is_ended: bool = False  #: nobody waits for it any more
-    silent: list[str] = field(default_factory=list)  #: workers that fell silent while they ran it
+    given_up: list[str] = field(default_factory=list)  #: which workers were given up under it, and why
 
 
 class ClusterCrew:
@@ -95,7 +99,8 @@ class ClusterCrew:
         except BenchError as err:
             future.set_exception(err)
             return future
-        sent = _Sent(plan, folder, demand, future)
+        overdue = Overdue(longest_s(plan, self._session.profile(plan).deadlines))
+        sent = _Sent(plan, folder, demand, future, overdue)
         self._sent.append(sent)
         sent.task = self._scheduler.client.submit(
             run_assignment,
@@ -198,6 +203,9 @@ class ClusterCrew:
 
     def _begun_on(self, sent: _Sent) -> list[str]:
         self._look_what_begun()
+        return self._known_to_have_begun(sent)
+
+    def _known_to_have_begun(self, sent: _Sent) -> list[str]:
         return [worker for number, worker in self._begun if self._sent[number] is sent]
 
     def _watch(self) -> None:
@@ -214,8 +222,9 @@ class ClusterCrew:
                 names = {address: str(worker["name"]) for address, worker in known.items()}
                 seen = {address: worker["last_seen"] for address, worker in known.items()}
                 for address in silence.look(seen, at_s=time.monotonic()):
-                    self._give_up_silent(address, names[address], waiting)
+                    self._give_up_silent(address, names.pop(address), waiting)
                     del known[address]
+                self._give_up_overdue(waiting, names)
             except BenchError:
                 answers_until = answers_until or Deadline.after(SCHEDULER_WITHIN_S)
                 if answers_until.expired():
@@ -232,17 +241,31 @@ class ClusterCrew:
                 self._give_up_if_alone(sent, resources_of(known))
 
     def _give_up_silent(self, address: str, name: str, waiting: list[_Sent]) -> None:
-        """Let what a frozen worker was to do be done by others; a plan under which two fell silent ends."""
+        """Let what a frozen worker was to do be done by others."""
         logger.warning("worker %s has not been heard of for %g s; it is given up", name, SILENT_WITHIN_S)
         for sent in waiting:
             if self._begun_on(sent)[-1:] == [name]:
-                sent.silent.append(name)
-                if len(sent.silent) > 1:
-                    lost = " and ".join(sent.silent)
-                    self._give_up(
-                        sent, BenchError(f"{sent.plan.name} was given up: {lost} fell silent under it")
-                    )
+                self._blame(sent, f"{name} fell silent")
         self._scheduler.remove(address)
+
+    def _give_up_overdue(self, waiting: list[_Sent], names: dict[str, str]) -> None:
+        """Let plans that hang be run by other workers; what else theirs were to do goes along."""
+        self._look_what_begun()
+        addresses = {name: address for address, name in names.items()}
+        for sent in waiting:
+            begun_on = self._known_to_have_begun(sent)
+            if sent.overdue.look(len(begun_on)) and begun_on[-1] in addresses:
+                longest = format_duration(round(sent.overdue.longest_s))
+                why = f"{begun_on[-1]} did not end it in {longest}, longer than its deadlines allow"
+                logger.warning("%s: %s; the worker is given up", sent.plan.name, why)
+                self._blame(sent, why)
+                self._scheduler.remove(addresses.pop(begun_on[-1]))
+
+    def _blame(self, sent: _Sent, why: str) -> None:
+        """Remember why a worker was given up under a plan; at the second time the plan is."""
+        sent.given_up.append(why)
+        if len(sent.given_up) > 1:
+            self._give_up(sent, BenchError(f"{sent.plan.name} was given up: {', '.join(sent.given_up)}"))
 
     def _give_up(self, sent: _Sent, error: BenchError) -> None:
         with suppress(InvalidStateError):
@@ -256,7 +279,6 @@ class ClusterCrew:
         except BenchError as err:
             sent.no_worker = sent.no_worker or Deadline.after(WORKER_WITHIN_S)
             if sent.no_worker.expired():
-                fell = f"; {sent.silent[0]} fell silent while it ran it" if sent.silent else ""
-                self._give_up(sent, BenchError(f"{err}{fell}"))
+                self._give_up(sent, BenchError("; ".join([str(err), *sent.given_up])))
         else:
             sent.no_worker = None

@@ -66,6 +66,10 @@ class Action(ABC):
         """Return what it takes of the host, beyond what the plan has taken already."""
         return NOTHING
 
+    def lasts_s(self) -> float:
+        """Return how long it takes by itself, before anything that is waited for."""
+        return 0.0
+
     @abstractmethod
     def effect(self, before: Seen) -> Effect:
         """Return what must follow, the driver's records apart: those the plan says. Pure."""

@@ -34,6 +34,10 @@ expect: {driver: []}
         """See :class:`Action`."""
         return f"pause {format_duration(self.root)}"
 
+    def lasts_s(self) -> float:
+        """See :class:`Action`."""
+        return self.root
+
     def effect(self, before: Seen) -> Effect:
         """See :class:`Action`."""
         return Effect(clock="anew")

@@ -12,20 +12,25 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from ipaddress import ip_address
+from itertools import permutations
 from pathlib import Path
 from xml.etree import ElementTree
 
 import psutil
 import pytest
 
+from harness.cluster import overdue
 from harness.cluster.worker import END_WITHIN_S
 from harness.deadline import Deadline
+from harness.guest.profile import load_profile
+from harness.plan.plan import load_plan
 from tests.e2e.test_command_line import HIL, LONG, PASSING, call, qemu_pids, write_plan
 from tests.parallel.dask_cluster import make_certificates, start_cluster
 from tests.parallel.test_one_host import FAILING, TOO_LARGE, results_of, verdict_of
 
 SLOW = "within: 8 s\nsteps: [{plug: {dimms: [128 MiB]}, expect: {driver: [memory, memory]}}]\n"
 
+QTEST = load_profile(Path(__file__).resolve().parents[2] / "testplans/guests/qtest.yaml")
 PAUSED = """guest: qtest
 steps:
   - {plug: {dimms: [128 MiB]}, expect: {driver: []}}
@@ -178,13 +183,14 @@ def impatient(**seconds: float) -> list[str]:
     """Return the command of ``hil`` that waits so long for what a cluster does not say."""
     places = {
         "worker_s": "silence.SILENT_WITHIN_S",
+        "build_s": "overdue.BUILD_WITHIN_S",
         "alone_s": "cluster.WORKER_WITHIN_S",
         "scheduler_s": "cluster.SCHEDULER_WITHIN_S",
         "answer_s": "scheduler.ANSWER_WITHIN_S",
         "stop_s": "crew.STOP_WITHIN_S",
     }
     program = (
-        "from harness.cluster import cluster, scheduler, silence; from harness.run import crew;"
+        "from harness.cluster import cluster, overdue, scheduler, silence; from harness.run import crew;"
         " from harness.cli.app import main; "
     )
     changes = "".join(f"{places[name]} = {value}; " for name, value in seconds.items())
@@ -222,7 +228,7 @@ def test_a_plan_under_which_two_workers_were_frozen_is_an_error(tmp_path: Path) 
                 cluster.workers[frozen[-1]].send_signal(signal.SIGSTOP)
             output, _ = process.communicate(timeout=200)
     assert process.returncode == 3, output
-    error = f"slow was given up: {frozen[0]} and {frozen[1]} fell silent under it"
+    error = f"slow was given up: {frozen[0]} fell silent, {frozen[1]} fell silent"
     assert [(plan["outcome"], plan["error"]) for plan in results_of(tmp_path / "out")] == [("error", error)]
 
 
@@ -236,8 +242,27 @@ def test_the_last_worker_that_was_frozen_is_not_waited_for(tmp_path: Path) -> No
             output, _ = process.communicate(timeout=200)
     assert process.returncode == 3, output
     told = {plan["plan"]: plan["error"] for plan in results_of(tmp_path / "out")}
-    assert told["a"] == "no worker can run a: there is none; alpha fell silent while it ran it"
+    assert told["a"] == "no worker can run a: there is none; alpha fell silent"
     assert told["b"].startswith("no worker can run b: there is none")
+
+
+def test_a_plan_that_hangs_on_two_workers_that_live_is_an_error(tmp_path: Path) -> None:
+    plan = write_plan(tmp_path, "hangs.yaml", PAUSED)
+    longest_s = 10
+    build_s = overdue.BUILD_WITHIN_S + longest_s - overdue.longest_s(load_plan(plan), QTEST.deadlines)
+    with start_cluster(tmp_path / "cluster", "alpha", "beta") as cluster:
+        argv = [*impatient(build_s=build_s), "run", str(plan), *cluster.options(), "-r", "out"]
+        with started(argv, cwd=tmp_path) as process:
+            output, _ = process.communicate(timeout=200)
+        for worker in cluster.workers.values():
+            worker.wait(6 * END_WITHIN_S)
+        assert qemu_pids(tmp_path / "cluster") == []
+    assert process.returncode == 3, output
+    (result,) = results_of(tmp_path / "out")
+    did_not = "did not end it in 10 s, longer than its deadlines allow"
+    errors = [f"hangs was given up: {a} {did_not}, {b} {did_not}" for a, b in permutations(("alpha", "beta"))]
+    assert result["outcome"] == "error"
+    assert result["error"] in errors
 
 
 @pytest.mark.parametrize("interrupted", [False, True])

@@ -12,13 +12,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.cluster.overdue import BUILD_WITHIN_S, Overdue, longest_s
 from harness.cluster.resources import VCPUS, demanded, offered, placed
 from harness.cluster.silence import SILENT_WITHIN_S, Silence
 from harness.cluster.worker import available_guests, pack, unpack
 from harness.document.units import GIB, MIB
 from harness.errors import BenchError
+from harness.guest.profile import Deadlines
 from harness.host.amounts import Amounts
 from harness.host.budget import VCPUS_PER_CORE
+from harness.plan.plan import load_plan
+from tests.e2e.test_command_line import write_plan
 from tests.parallel.dask_cluster import PAGE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,6 +50,27 @@ class TestSilence:
             silence.look({"worker": 3.0}, at_s=at_s)
         assert silence.look({}, at_s=100 + SILENT_WITHIN_S) == []
         assert silence.look({"worker": 3.0}, at_s=101 + SILENT_WITHIN_S) == []
+
+
+class TestOverdue:
+    def test_all_that_a_plan_waits_for_counts(self, tmp_path: Path) -> None:
+        plan = write_plan(
+            tmp_path,
+            "plan.yaml",
+            "within: 5 s\nsteps:\n  - {wait: 7 s, repeat: 2, expect: {driver: []}}\n"
+            "  - {plug: {dimms: [128 MiB]}, within: 11 s, expect: {driver: [memory]}}\n",
+        )
+        deadlines = Deadlines.model_validate({"boot": "100 s", "command": "10 s"})
+        assert longest_s(load_plan(plan), deadlines) == BUILD_WITHIN_S + 200 + 2 * (5 + 7) + 11 + 3 * 110
+
+    def test_counts_from_each_begin_anew(self) -> None:
+        assert not Overdue(longest_s=0).look(0), "it waits for a worker"
+        overdue = Overdue(longest_s=1000)
+        assert not overdue.look(1)
+        overdue.longest_s = 0
+        assert not overdue.look(1), "the deadline of a begin stands"
+        assert overdue.look(2)
+        assert overdue.look(2)
 
 
 class TestPlaces:
