@@ -17,6 +17,7 @@ from harness.cli.exit_code import ExitCode
 from harness.cli.output import take_standard_streams
 from harness.document.printable import printable
 from harness.errors import BenchError, UsageError
+from harness.host.current_folder import current_folder
 from harness.run.signals import exit_status, signal_received, signals_end_in_order
 from harness.run.unexpected import told
 
@@ -68,7 +69,8 @@ def _status_of(command: Callable[[], object]) -> int:
     try:
         command()
     except SystemExit as err:
-        return err.code if isinstance(err.code, int) else ExitCode.PASSED
+        # Ours are numbers. A library that ends the program by a text has not done what it was called for.
+        return err.code if isinstance(err.code, int) else _say_why(err)
     except _Hidden as hidden:
         return _say_why(hidden.error)
     except Exception as err:  # noqa: BLE001 - whatever it is, it is no verdict about the driver
@@ -85,6 +87,9 @@ def _say_why(error: BaseException) -> int:
     if isinstance(error, BenchError):
         _say(str(error))
         return ExitCode.BENCH
+    if isinstance(error, FileNotFoundError) and current_folder() is None:
+        _say("the current folder does not exist any more; change to one that does")
+        return ExitCode.USAGE if _results is None else ExitCode.BENCH
     _say(told(error, folder=_results))
     return ExitCode.BENCH
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from harness.cli.exit_code import ExitCode
+from harness.host.current_folder import current_folder
 from harness.plan.plan import Plan
 from harness.pytest_plugin import PlanItem, take_over
 from harness.run.crew import Batch
@@ -48,7 +49,7 @@ def run_pytest(plans: Sequence[Plan], *, batch: Batch) -> int:
             ended = pytest.main(arguments, plugins=[handover])
         except FileNotFoundError:
             # pytest asks for the current folder before it hears that it is to do without.
-            if handover.was_asked or _has_current_folder():
+            if handover.was_asked or current_folder() is not None:
                 raise
             os.chdir(_ROOT)
             ended = pytest.main(arguments, plugins=[handover])
@@ -62,14 +63,6 @@ def run_pytest(plans: Sequence[Plan], *, batch: Batch) -> int:
     if ended != pytest.ExitCode.OK or not all_told or not batch.is_reported:
         return ExitCode.BENCH
     return ExitCode.PASSED
-
-
-def _has_current_folder() -> bool:
-    try:
-        Path.cwd()
-    except FileNotFoundError:
-        return False
-    return True
 
 
 class _Handover:

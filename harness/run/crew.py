@@ -21,6 +21,7 @@ from typing import Literal, Protocol
 
 from harness.errors import BenchError, UsageError
 from harness.evidence.verdict import Verdict
+from harness.host.current_folder import current_folder
 from harness.plan.plan import Plan
 from harness.run.junit import write_junit
 from harness.run.report import PlanResult, names_of, write_evidence, write_results
@@ -275,9 +276,8 @@ def _file(plan: Plan) -> str:
 
 def _shown(path: Path) -> str:
     """Return a path as a person in the current folder would type it, if it is below that."""
-    try:
-        here = Path.cwd()
-    except OSError:  # it is gone
+    here = current_folder()
+    if here is None:
         return os.fspath(path)
     full = path if path.is_absolute() else here / path
     full = Path(os.path.normpath(full))

@@ -126,6 +126,24 @@ class TestWhatIsAroundIt:
                 assert "Traceback" not in done.stderr
                 assert len(results_of(tmp_path / "out")) == 1
 
+    def test_a_library_that_ends_the_program_by_a_text_is_no_pass(self, tmp_path: Path) -> None:
+        write(tmp_path, good=PASSES)
+        (tmp_path / "others").mkdir()
+        (tmp_path / "others/yaml.py").write_text("raise SystemExit('no licence')")
+        paths = os.pathsep.join([str(tmp_path / "others"), str(ROOT)])
+        done = call(*HIL, "run", "good.yaml", "-r", "out", cwd=tmp_path, PYTHONPATH=paths)
+        assert done.returncode == 3, done.stdout + done.stderr
+        assert "unexpected SystemExit: no licence; its traceback is in" in done.stderr
+
+    def test_a_current_folder_that_is_gone_is_told_before_any_work(self, tmp_path: Path) -> None:
+        write(tmp_path, good=PASSES)
+        shell = ["sh", "-c", 'rmdir "$PWD" && exec "$@"', "sh", *HIL]
+        for command in (["run", "good.yaml"], ["run", "../good.yaml"], ["check", "good.yaml"]):
+            (tmp_path / "gone").mkdir()
+            done = call(*shell, *command, cwd=tmp_path / "gone")
+            assert done.returncode == 2, done.stdout + done.stderr
+            assert len(done.stderr.splitlines()) == 1, done.stderr
+
     def test_the_current_folder_or_the_results_are_removed(self, tmp_path: Path) -> None:
         for gone in ("here", "here/out"):
             here = tmp_path / "here"

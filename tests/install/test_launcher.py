@@ -23,7 +23,7 @@ case "$*" in
 "-m venv "*) mkdir -p "$3/bin"; touch "$3/pyvenv.cfg"; ln -s "{home}/python3" "$3/bin/python"
     echo "made $3" >>"{home}/called" ;;
 "-m pip "*) echo "installed ${{0%/bin/python}}" >>"{home}/called" ;;
-*) echo "ran ${{0%/.venv/bin/python}} $*" ;;
+*) env | grep '^PYTHON' >"{home}/python-variables"; echo "ran ${{0%/.venv/bin/python}} $*" ;;
 esac
 """
 
@@ -113,3 +113,15 @@ def test_a_venv_of_nobody_knows_whom_is_made_anew(home: Path) -> None:
     (home / "one/.venv/made-for").unlink()
     assert "nobody knows which checkout" in launch(home, "one/hil")[1]
     assert launch(home, "one/hil") == ("one", "")
+
+
+def test_what_was_set_for_another_python_is_not_for_this_one(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONHOME", "/opt/vendor")
+    monkeypatch.setenv("PYTHONPATH", "/opt/vendor/lib")
+    monkeypatch.setenv("PYTHONUNBUFFERED", "1")
+    assert launch(home, "one/hil")[0] == "one"
+    seen = (home / "python-variables").read_text().splitlines()
+    assert "PYTHONUNBUFFERED=1" in seen
+    assert not [line for line in seen if "vendor" in line]
