@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The driver log, format 1: the words of docs/driver-log.md and the routines that write one line of it.
-// A driver of your own may include this file: it needs <stddef.h> alone, imports nothing, allocates nothing and
-// runs at any IRQL. Build a line with HpnBeginLine, the keys of its kind in order, HpnEndLine; then write
+// A driver of your own, in C or C++, may include this file: it needs <stddef.h> alone, imports nothing, allocates
+// nothing and runs at any IRQL. Build a line with HpnBeginLine, the keys of its kind in order, HpnEndLine; then write
 // line->text, line->length bytes, in one append.
 #ifndef HPN_LOG_FORMAT_H
 #define HPN_LOG_FORMAT_H
@@ -133,7 +133,7 @@ static inline void HpnEndLine(HPN_LINE *line)
 
 // Copies a symbolic link of `units` UTF-16 units (it need not end in NUL) as one word: a space or anything outside
 // printable ASCII becomes '?', a link too long is cut and ends in '~'.
-static inline void HpnCopyLink(char word[HPN_LINK_CHARS + 1], const unsigned short *link, size_t units)
+static inline void HpnCopyLink(char word[HPN_LINK_CHARS + 1], const wchar_t *link, size_t units)
 {
     const size_t kept = units > HPN_LINK_CHARS ? HPN_LINK_CHARS - 1 : units;
     for (size_t index = 0; index < kept; index++)

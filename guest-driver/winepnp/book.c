@@ -31,15 +31,30 @@ VOID WpInitializeBook(VOID)
     InitializeListHead(&g_book.Registrations);
 }
 
-// PASSIVE_LEVEL, lock held.
+// PASSIVE_LEVEL.
+static BOOLEAN WpIsSameLink(const WINEPNP_NOTICE *one, const WINEPNP_NOTICE *other)
+{
+    if (one->LinkCharacters != other->LinkCharacters)
+    {
+        return FALSE;
+    }
+    for (ULONG index = 0; index < one->LinkCharacters; index++)
+    {
+        if (RtlUpcaseUnicodeChar(one->Link[index]) != RtlUpcaseUnicodeChar(other->Link[index]))
+        {
+            return FALSE;
+        }
+    }
+    return TRUE;
+}
+
+// PASSIVE_LEVEL, lock held. Names of objects have no case.
 static WP_INTERFACE *WpFindInterface(const WINEPNP_NOTICE *notice)
 {
     for (PLIST_ENTRY links = g_book.Interfaces.Flink; links != &g_book.Interfaces; links = links->Flink)
     {
         WP_INTERFACE *found = CONTAINING_RECORD(links, WP_INTERFACE, Links);
-        if (IsEqualGUID(&found->Notice.ClassGuid, &notice->ClassGuid) &&
-            found->Notice.LinkCharacters == notice->LinkCharacters &&
-            memcmp(found->Notice.Link, notice->Link, notice->LinkCharacters * sizeof(WCHAR)) == 0)
+        if (IsEqualGUID(&found->Notice.ClassGuid, &notice->ClassGuid) && WpIsSameLink(&found->Notice, notice))
         {
             return found;
         }
@@ -76,7 +91,7 @@ NTSTATUS WpInsertInterface(const WINEPNP_NOTICE *notice, ULONG64 *number)
 }
 
 // PASSIVE_LEVEL, worker.
-NTSTATUS WpRemoveInterface(const WINEPNP_NOTICE *notice)
+NTSTATUS WpRemoveInterface(WINEPNP_NOTICE *notice)
 {
     ExAcquireFastMutex(&g_book.Lock);
     WP_INTERFACE *found = WpFindInterface(notice);
@@ -90,6 +105,7 @@ NTSTATUS WpRemoveInterface(const WINEPNP_NOTICE *notice)
     {
         return STATUS_OBJECT_NAME_NOT_FOUND;
     }
+    *notice = found->Notice; // its link as it arrived
     ExFreePoolWithTag(found, WINEPNP_POOL_TAG);
     return STATUS_SUCCESS;
 }

@@ -51,10 +51,10 @@ NTSTATUS WpArrive(const WINEPNP_NOTICE *notice, WINEPNP_CALLED *called)
 // PASSIVE_LEVEL, worker.
 NTSTATUS WpRemove(const WINEPNP_NOTICE *notice, WINEPNP_CALLED *called)
 {
-    const NTSTATUS status = WpRemoveInterface(notice);
+    WINEPNP_NOTICE removal = *notice;
+    const NTSTATUS status = WpRemoveInterface(&removal);
     if (NT_SUCCESS(status))
     {
-        WINEPNP_NOTICE removal = *notice;
         removal.EventGuid = GUID_DEVICE_INTERFACE_REMOVAL;
         WpTell(&removal, MAXULONG64, called);
     }

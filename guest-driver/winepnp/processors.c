@@ -7,6 +7,7 @@ typedef struct _WP_PROCESSOR_CALLBACK
     LIST_ENTRY Links;
     PPROCESSOR_CALLBACK_FUNCTION Callback;
     PVOID Context;
+    BOOLEAN Asked; // whether it was, about the processor that is about to be added
 } WP_PROCESSOR_CALLBACK;
 
 static LIST_ENTRY g_processorCallbacks; // in order of registration, guarded by the callback lock
@@ -35,38 +36,65 @@ static NTSTATUS WpCallProcessor(const WP_PROCESSOR_CALLBACK *registered, ULONG s
     return operationStatus;
 }
 
-// PASSIVE_LEVEL, worker. All are called, also after one that refuses, so that all can undo at AddFailure.
-VOID WpNotifyProcessor(const WINEPNP_PROCESSOR *change, WINEPNP_CALLED *called)
+// PASSIVE_LEVEL, worker, callback lock held. Tells those that were asked, but not the one that refused, which may have
+// deregistered itself since: it is only compared.
+static void WpUndoStarts(const WP_PROCESSOR_CALLBACK *refused, ULONG number, NTSTATUS status, WINEPNP_CALLED *called)
 {
-    WpEnterCallback();
     for (PLIST_ENTRY links = g_processorCallbacks.Flink; links != &g_processorCallbacks;)
     {
         const WP_PROCESSOR_CALLBACK *registered = CONTAINING_RECORD(links, WP_PROCESSOR_CALLBACK, Links);
         links = links->Flink; // first, as the callback may deregister itself
+        if (registered->Asked && registered != refused)
+        {
+            (void)WpCallProcessor(registered, KeProcessorAddFailureNotify, number, status);
+            called->Callbacks += 1;
+        }
+    }
+}
+
+// PASSIVE_LEVEL, worker. Nobody is asked after one that refuses, and those asked before it are told of the failure.
+VOID WpNotifyProcessor(const WINEPNP_PROCESSOR *change, WINEPNP_CALLED *called)
+{
+    WpEnterCallback();
+    for (PLIST_ENTRY links = g_processorCallbacks.Flink; links != &g_processorCallbacks; links = links->Flink)
+    {
+        CONTAINING_RECORD(links, WP_PROCESSOR_CALLBACK, Links)->Asked = FALSE;
+    }
+    for (PLIST_ENTRY links = g_processorCallbacks.Flink; links != &g_processorCallbacks;)
+    {
+        WP_PROCESSOR_CALLBACK *registered = CONTAINING_RECORD(links, WP_PROCESSOR_CALLBACK, Links);
+        links = links->Flink; // as above
+        registered->Asked = TRUE;
         const NTSTATUS status = WpCallProcessor(registered, change->State, change->NtNumber, change->Status);
         called->Callbacks += 1;
-        if (!NT_SUCCESS(status) && called->FirstFailure == STATUS_SUCCESS)
+        if (!NT_SUCCESS(status) && change->State == KeProcessorAddStartNotify)
         {
             called->FirstFailure = status;
+            WpUndoStarts(registered, change->NtNumber, status, called);
+            break;
         }
     }
     WpLeaveCallback();
 }
 
 // PASSIVE_LEVEL, the registering thread, callback lock held: first every AddStart, then every AddComplete; after a
-// refusal AddFailure for those that had their AddStart.
+// refusal AddFailure for those that it had accepted.
 static NTSTATUS WpReplayActive(const WP_PROCESSOR_CALLBACK *registered)
 {
     const ULONG active = WpActiveProcessors();
     NTSTATUS status = STATUS_SUCCESS;
-    ULONG started = 0;
-    while (started < active && NT_SUCCESS(status))
+    ULONG accepted = 0;
+    while (accepted < active)
     {
-        status = WpCallProcessor(registered, KeProcessorAddStartNotify, started, STATUS_SUCCESS);
-        started += 1;
+        status = WpCallProcessor(registered, KeProcessorAddStartNotify, accepted, STATUS_SUCCESS);
+        if (!NT_SUCCESS(status))
+        {
+            break;
+        }
+        accepted += 1;
     }
     const ULONG state = NT_SUCCESS(status) ? KeProcessorAddCompleteNotify : KeProcessorAddFailureNotify;
-    for (ULONG number = 0; number < started; number++)
+    for (ULONG number = 0; number < accepted; number++)
     {
         (void)WpCallProcessor(registered, state, number, status);
     }

@@ -47,7 +47,7 @@ VOID WpCallRegistration(WP_REGISTRATION *registration, const WINEPNP_NOTICE *not
 // book.c: device interfaces and registrations, numbered in one order.
 VOID WpInitializeBook(VOID);
 NTSTATUS WpInsertInterface(const WINEPNP_NOTICE *notice, ULONG64 *number);
-NTSTATUS WpRemoveInterface(const WINEPNP_NOTICE *notice);
+NTSTATUS WpRemoveInterface(WINEPNP_NOTICE *notice);
 ULONG64 WpNextInterface(const GUID *classGuid, ULONG64 after, ULONG64 before, WINEPNP_NOTICE *notice); // 0: no more
 VOID WpInsertRegistration(WP_REGISTRATION *registration);
 BOOLEAN WpRemoveRegistration(PVOID handle);

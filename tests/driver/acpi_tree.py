@@ -30,6 +30,7 @@ class AcpiTree:
         for slot in range(2):
             (self._acpi / f"PNP0C80:{slot:02x}").mkdir()
             self._set_status(f"PNP0C80:{slot:02x}", present=False)
+            self.set_uid(slot, f"0x{slot:02x}")
         self._cpu.mkdir(parents=True)
         (self._cpu / "possible").write_text("0-3\n")
         self.set_online("0")
@@ -37,6 +38,14 @@ class AcpiTree:
         (self._memory / "block_size_bytes").write_text(f"{BLOCK_BYTES:x}\n")
         for block in range(BOOT_BLOCKS):
             self._add_block(block, "online")
+
+    def set_uid(self, slot: int, uid: str | None) -> None:
+        """Let the firmware say that of a DIMM slot, or nothing."""
+        file = self._acpi / f"PNP0C80:{slot:02x}" / "uid"
+        if uid is None:
+            file.unlink()
+        else:
+            file.write_text(f"{uid}\n")
 
     def close(self) -> None:
         os.close(self._uevents_fd)

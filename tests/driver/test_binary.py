@@ -99,6 +99,11 @@ def test_wdk_project_has_the_very_same_sources() -> None:
     assert listed == {path.name for path in HPNOTIFY.iterdir() if path.suffix in (".c", ".h")}
 
 
+def test_wdk_project_asks_for_no_standard_of_c_that_older_kits_do_not_have() -> None:
+    project = ElementTree.parse(HPNOTIFY / "hpnotify.vcxproj").getroot()
+    assert not [element for element in project.iter() if "LanguageStandard" in element.tag]
+
+
 def test_no_source_file_outgrows_its_concern() -> None:
     lines = {path.name: len(path.read_text().splitlines()) for path in HPNOTIFY.glob("*.[ch]")}
     assert {name: count for name, count in lines.items() if count >= 200} == {}

@@ -27,7 +27,7 @@ VCPU = (
     r"\??\ACPI#GenuineIntel_-_Intel64_Family_6_Model_6_-_QEMU_Virtual_CPU#_{}"
     "#{{97fadb10-4e33-40ae-359c-8bef029dbdd0}}"
 )
-DIMM = r"\??\ACPI#PNP0C80#{}#{{3fd0f03d-92e0-45fb-b75c-5ed8ffb01021}}"
+DIMM = r"\??\ACPI#PNP0C80#0x{:02x}#{{3fd0f03d-92e0-45fb-b75c-5ed8ffb01021}}"
 
 
 class Hpfeed:
@@ -157,8 +157,7 @@ def test_refused_vcpu_stays_offline(tree: AcpiTree, start: Callable[..., Hpfeed]
         tree.uevent("add@/devices/system/cpu/cpu2")
         assert hpfeed.requests(1) == ["processor add_start 2 0x00000000"]
         assert hpfeed.line() == "a driver refused cpu2"
-        assert hpfeed.requests(1) == ["processor add_failure 2 0xc000009a"]
-        # The next thing told is another vCPU's arrival.
+        # Whom it concerns is told by the PnP manager. The next thing told is another vCPU's arrival.
         assert bring_in(tree, hpfeed, 3, online="0,3")[-1] == f"arrive processor {VCPU.format(3)}"
         assert not request.asked()
 
@@ -187,6 +186,18 @@ def test_dimm_is_told_once_when_all_its_blocks_are_online(tree: AcpiTree, hpfeed
     ]
     # And not again: the next thing told is another vCPU.
     assert bring_in(tree, hpfeed, 2, online="0-2")[0] == "processor add_start 2 0x00000000"
+
+
+@pytest.mark.parametrize(
+    ("uid", "instance"), [("BANK.A-1", "BANK.A-1"), (None, "1"), ("", "1"), ("a#b", "1"), ("a b", "1")]
+)
+def test_the_instance_of_a_dimm_is_its_uid(
+    tree: AcpiTree, hpfeed: Hpfeed, uid: str | None, instance: str
+) -> None:
+    tree.set_uid(1, uid)
+    tree.plug_dimm(1, blocks=1)
+    tree.uevent("online@/devices/system/memory/memory4")
+    assert hpfeed.requests(2)[1] == f"arrive memory {DIMM.format(0).replace('0x00', instance)}"
 
 
 def test_burst_is_told_in_the_order_of_slots(tree: AcpiTree, hpfeed: Hpfeed) -> None:

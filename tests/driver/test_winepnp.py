@@ -14,7 +14,7 @@ PROCESSOR = "{97fadb10-4e33-40ae-359c-8bef029dbdd0}"
 MEMORY = "{3fd0f03d-92e0-45fb-b75c-5ed8ffb01021}"
 REMOVAL = "{cb3a4005-46f0-11d0-b08f-00609713053f}"
 VCPU = rf"\??\ACPI#GenuineIntel_-_Intel64_Family_6_Model_6_-_QEMU_Virtual_CPU#_1#{PROCESSOR}"
-DIMM = rf"\??\ACPI#PNP0C80#0#{MEMORY}"
+DIMM = rf"\??\ACPI#PNP0C80#0x00#{MEMORY}"
 
 # Bits of the test driver's parameter Behaviour (guest-driver/winepnp/testdriver/pnptest.h).
 INCLUDE_EXISTING = 0x001
@@ -25,6 +25,7 @@ OBSOLETE_UNREGISTER = 0x010
 SYNCHRONOUS = 0x020
 ADD_EXISTING = 0x040
 REFUSE = 0x080
+WITNESSES = 0x1000
 BY_NAME = 0x100
 MISUSE = 0x200
 FAIL = 0x400
@@ -115,6 +116,16 @@ def test_existing_interfaces_are_told_during_registration_when_asked_for(
     assert lines[-5:] == ["A arrival", "A registered", "B arrival", "B registered", "C registered"]
     assert pnp.ok(f"arrive processor {VCPU}") == "1"
     assert test.calls() == [f"A arrival {DIMM}", f"B arrival {DIMM}", f"C arrival {VCPU}"]
+
+
+def test_an_interface_is_the_same_in_capitals(install: Callable[..., PnpTest], pnp: PnpFeed) -> None:
+    test = install()
+    test.start()
+    pnp.ok(f"arrive memory {DIMM}")
+    assert pnp.request(f"arrive memory {DIMM.lower()}").startswith("error 0x000000b7 ")
+    assert pnp.ok(f"remove memory {DIMM.upper()}") == "2"
+    # As its bus driver wrote it.
+    assert test.calls()[-1] == f"B removal {DIMM}"
 
 
 def test_existing_interfaces_are_not_told_unasked(install: Callable[..., PnpTest], pnp: PnpFeed) -> None:
@@ -266,6 +277,19 @@ def test_a_processor_can_be_refused(install: Callable[..., PnpTest], pnp: PnpFee
     assert pnp.ok("processor add_start 2 0") == "0xc000009a"
 
 
+def test_a_refusal_is_told_to_those_asked_before_and_to_nobody_else(
+    install: Callable[..., PnpTest], pnp: PnpFeed
+) -> None:
+    test = install(SYNCHRONOUS | REFUSE | WITNESSES)
+    test.start()
+    assert pnp.ok("processor add_start 2 0") == "0xc000009a"
+    assert [line.split(" group")[0] for line in test.lines() if " number=" in line] == [
+        "before add_start number=2",
+        "add_start number=2",
+        "before add_failure number=2",
+    ]
+
+
 def test_existing_processors_start_all_before_one_completes(
     install: Callable[..., PnpTest], pnp: PnpFeed
 ) -> None:
@@ -286,7 +310,11 @@ def test_an_existing_processor_refused_undoes_and_registers_nothing(
     pnp.ok("system 4 1073741824 8")
     test.start()
     changes = [" ".join(line.split(" ")[:2]) for line in test.lines() if line.startswith("add_")]
-    assert changes == [f"{state} number={n}" for state in ("add_start", "add_failure") for n in (0, 1, 2)]
+    # Nothing is to be undone for the one that was refused.
+    assert changes == [
+        *(f"add_start number={number}" for number in (0, 1, 2)),
+        *(f"add_failure number={number}" for number in (0, 1)),
+    ]
     assert "synchronous refused" in test.lines()
     assert pnp.state()["synchronous"] == 0
 

@@ -28,7 +28,7 @@ LOG = "/C:/ProgramData/hpnotify/hpnotify.log"
 MEMORY_GUID = "{3fd0f03d-92e0-45fb-b75c-5ed8ffb01021}"
 PROCESSOR_GUID = "{97fadb10-4e33-40ae-359c-8bef029dbdd0}"
 ARRIVAL_GUID = "{cb3a4004-46f0-11d0-b08f-00609713053f}"
-FIRST_DIMM = rf"\??\ACPI#PNP0C80#0#{MEMORY_GUID}"
+FIRST_DIMM = rf"\??\ACPI#PNP0C80#0x00#{MEMORY_GUID}"
 
 ONE_DIMM = """
 within: 3 s

@@ -9,6 +9,19 @@
 
 static const unsigned STATUS_UNSUCCESSFUL = 0xC0000001u;
 
+// The instance that Windows gives a device: its _UID, which Linux shows as it is. Without one, or with one that could
+// be no part of a link, the number of the slot.
+static void instance_of(const acpi_slot *slot, char *instance, size_t size)
+{
+    static const char allowed[] = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_-.";
+    char path[HF_PATH_SIZE];
+    (void)snprintf(path, sizeof path, "bus/acpi/devices/%s/uid", slot->name);
+    if (!hf_read(path, instance, size) || instance[0] == '\0' || instance[strspn(instance, allowed)] != '\0')
+    {
+        (void)snprintf(instance, size, "%u", slot->number);
+    }
+}
+
 void hf_slot_link(const acpi_slot *slot, char *line, size_t size, const char *verb)
 {
     if (slot->kind == SLOT_VCPU)
@@ -20,8 +33,10 @@ void hf_slot_link(const acpi_slot *slot, char *line, size_t size, const char *ve
             verb, slot->number);
         return;
     }
+    char instance[32];
+    instance_of(slot, instance, sizeof instance);
     (void)snprintf(
-        line, size, "%s memory \\??\\ACPI#PNP0C80#%u#{3fd0f03d-92e0-45fb-b75c-5ed8ffb01021}", verb, slot->number);
+        line, size, "%s memory \\??\\ACPI#PNP0C80#%s#{3fd0f03d-92e0-45fb-b75c-5ed8ffb01021}", verb, instance);
 }
 
 static void announce(acpi_slot *slot)
@@ -89,9 +104,9 @@ static bool find_cpu(const acpi_slot *slot, unsigned *cpu)
     return found;
 }
 
-static void refuse_vcpu(acpi_slot *slot, unsigned status)
+static void give_up_vcpu(acpi_slot *slot)
 {
-    (void)tell_processor(slot->cpu, "add_failure", status);
+    (void)tell_processor(slot->cpu, "add_failure", STATUS_UNSUCCESSFUL);
     slot->state = SLOT_ABANDONED;
 }
 
@@ -102,15 +117,16 @@ void hf_advance_vcpu(acpi_slot *slot)
         const unsigned status = tell_processor(slot->cpu, "add_start", 0);
         if (status != 0)
         {
+            // Whom it concerns has been told by the PnP manager.
             hf_log("a driver refused cpu%u", slot->cpu);
-            refuse_vcpu(slot, status);
+            slot->state = SLOT_ABANDONED;
             return;
         }
         slot->state = SLOT_STARTING;
         if (!hf_bring_cpu_online(slot->cpu))
         {
             hf_log("Linux cannot bring cpu%u online: %m", slot->cpu);
-            refuse_vcpu(slot, STATUS_UNSUCCESSFUL);
+            give_up_vcpu(slot);
             return;
         }
     }

@@ -19,7 +19,7 @@ static struct
     ULONG Behaviour;
     PT_API Api;
     PT_REGISTRATION Registrations[3];
-    PVOID Processor;
+    PVOID Processors[3]; // before, the one that may refuse, after; only the middle one without PT_WITNESSES
 } g_test = {
     .Registrations =
         {
@@ -93,7 +93,11 @@ static NTSTATUS NTAPI PtNotified(PVOID structure, PVOID context)
 static VOID NTAPI PtProcessorChanged(PVOID context, PKE_PROCESSOR_CHANGE_NOTIFY_CONTEXT change, PNTSTATUS status)
 {
     static PCSTR const states[] = {"add_start", "add_complete", "add_failure"};
-    UNREFERENCED_PARAMETER(context);
+    if (context != NULL)
+    {
+        PtLog("%s %s number=%lu", (PCSTR)context, states[change->State], change->NtNumber);
+        return;
+    }
     PtLog(
         "%s number=%lu group=%u/%u status=0x%08lx operation=0x%08lx", states[change->State], change->NtNumber,
         change->ProcNumber.Group, change->ProcNumber.Number, change->Status, *status);
@@ -101,6 +105,25 @@ static VOID NTAPI PtProcessorChanged(PVOID context, PKE_PROCESSOR_CHANGE_NOTIFY_
         change->NtNumber == PT_REFUSED_PROCESSOR)
     {
         *status = STATUS_INSUFFICIENT_RESOURCES;
+    }
+}
+
+// PASSIVE_LEVEL, DriverEntry.
+static VOID PtRegisterProcessors(VOID)
+{
+    static PSTR const names[] = {"before", NULL, "after"};
+    for (ULONG index = 0; index < RTL_NUMBER_OF(names); index++)
+    {
+        if (names[index] == NULL)
+        {
+            const ULONG flags = (g_test.Behaviour & PT_ADD_EXISTING) != 0 ? KE_PROCESSOR_CHANGE_ADD_EXISTING : 0;
+            g_test.Processors[index] = g_test.Api.RegisterProcessor(PtProcessorChanged, NULL, flags);
+            PtLog("synchronous %s", g_test.Processors[index] != NULL ? "registered" : "refused");
+        }
+        else if ((g_test.Behaviour & PT_WITNESSES) != 0)
+        {
+            g_test.Processors[index] = g_test.Api.RegisterProcessor(PtProcessorChanged, names[index], 0);
+        }
     }
 }
 
@@ -124,9 +147,12 @@ static VOID NTAPI PtUnload(PDRIVER_OBJECT driverObject)
 {
     UNREFERENCED_PARAMETER(driverObject);
     PtLog("unload");
-    if (g_test.Processor != NULL)
+    for (ULONG index = 0; index < RTL_NUMBER_OF(g_test.Processors); index++)
     {
-        g_test.Api.DeregisterProcessor(g_test.Processor);
+        if (g_test.Processors[index] != NULL)
+        {
+            g_test.Api.DeregisterProcessor(g_test.Processors[index]);
+        }
     }
     for (ULONG index = 0; index < RTL_NUMBER_OF(g_test.Registrations) && (g_test.Behaviour & PT_LEAK) == 0; index++)
     {
@@ -157,9 +183,7 @@ NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT driverObject, PUNICODE_STRING registry
     }
     if ((g_test.Behaviour & PT_SYNCHRONOUS) != 0)
     {
-        const ULONG flags = (g_test.Behaviour & PT_ADD_EXISTING) != 0 ? KE_PROCESSOR_CHANGE_ADD_EXISTING : 0;
-        g_test.Processor = g_test.Api.RegisterProcessor(PtProcessorChanged, NULL, flags);
-        PtLog("synchronous %s", g_test.Processor != NULL ? "registered" : "refused");
+        PtRegisterProcessors();
     }
     const ULONG flags =
         (g_test.Behaviour & PT_INCLUDE_EXISTING) != 0 ? PNPNOTIFY_DEVICE_INTERFACE_INCLUDE_EXISTING_INTERFACES : 0;

@@ -15,6 +15,7 @@ enum
     PT_SYNCHRONOUS = 0x020,         // register for processor changes as well
     PT_ADD_EXISTING = 0x040,        // ... with the flag of that name
     PT_REFUSE = 0x080,              // ... and refuse processor PT_REFUSED_PROCESSOR
+    PT_WITNESSES = 0x1000,          // ... between two callbacks that refuse none
     PT_BY_NAME = 0x100,             // look the routines up instead of importing them
     PT_MISUSE = 0x200,              // register with wrong arguments first
     PT_FAIL = 0x400,                // the callback returns a failure
