@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Three routines of ntdll. Under Wine a driver is a module of a user process and these are what governs it, but an
+// Routines of ntdll. Under Wine a driver is a module of a user process and these are what governs it, but an
 // import from ntdll would make Wine take the driver for a DLL, so they are looked up.
 #include "winepnp.h"
 #include <ntimage.h>
@@ -71,6 +71,7 @@ NTSTATUS WpInitializeNtdll(PDRIVER_OBJECT driverObject)
     WpNtdll.LdrAddRefDll = WpFindExport(base, "LdrAddRefDll");
     WpNtdll.LdrUnloadDll = WpFindExport(base, "LdrUnloadDll");
     WpNtdll.NtProtectVirtualMemory = WpFindExport(base, "NtProtectVirtualMemory");
+    WpNtdll.WineDbgOutput = WpFindExport(base, "__wine_dbg_output");
     if (WpNtdll.LdrAddRefDll == NULL || WpNtdll.LdrUnloadDll == NULL || WpNtdll.NtProtectVirtualMemory == NULL)
     {
         return STATUS_PROCEDURE_NOT_FOUND;

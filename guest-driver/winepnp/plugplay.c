@@ -123,6 +123,7 @@ NTSTATUS NTAPI WpIoUnregisterPlugPlayNotification(PVOID entry)
 {
     if (!WpRemoveRegistration(entry))
     {
+        WpTellMisuse("IoUnregisterPlugPlayNotification of an entry that is not registered");
         return STATUS_INVALID_PARAMETER;
     }
     WpReleaseRegistration(entry);
@@ -134,6 +135,7 @@ NTSTATUS NTAPI WpIoUnregisterPlugPlayNotificationEx(PVOID entry)
 {
     if (!WpRemoveRegistration(entry))
     {
+        WpTellMisuse("IoUnregisterPlugPlayNotificationEx of an entry that is not registered");
         return STATUS_INVALID_PARAMETER;
     }
     WpEnterCallback();

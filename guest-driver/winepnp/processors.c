@@ -131,6 +131,7 @@ PVOID NTAPI WpKeRegisterProcessorChangeCallback(PPROCESSOR_CALLBACK_FUNCTION cal
 // PASSIVE_LEVEL, any thread. No callback runs after this returns.
 VOID NTAPI WpKeDeregisterProcessorChangeCallback(PVOID handle)
 {
+    BOOLEAN found = FALSE;
     WpEnterCallback();
     for (PLIST_ENTRY links = g_processorCallbacks.Flink; links != &g_processorCallbacks; links = links->Flink)
     {
@@ -140,10 +141,15 @@ VOID NTAPI WpKeDeregisterProcessorChangeCallback(PVOID handle)
             RemoveEntryList(&registered->Links);
             (void)InterlockedDecrement(&g_processorCallbackCount);
             ExFreePoolWithTag(registered, WINEPNP_POOL_TAG);
+            found = TRUE;
             break;
         }
     }
     WpLeaveCallback();
+    if (!found)
+    {
+        WpTellMisuse("KeDeregisterProcessorChangeCallback of a handle that is not registered");
+    }
 }
 
 // Any IRQL, any thread.

@@ -93,6 +93,7 @@ static NTSTATUS WpState(PIRP irp, ULONG_PTR *information)
     WpCountBook(&state.Interfaces, &state.Registrations);
     state.Synchronous = WpCountProcessorCallbacks();
     state.FailedImports = WpCountFailedImports();
+    state.Misuses = WpCountMisuses();
     return WpAnswer(irp, &state, sizeof state, information);
 }
 

@@ -14,6 +14,7 @@ typedef struct _WP_NTDLL
     NTSTATUS(NTAPI *LdrUnloadDll)(PVOID module);
     NTSTATUS(NTAPI *NtProtectVirtualMemory)
     (HANDLE process, PVOID *address, PSIZE_T size, ULONG protection, PULONG previous);
+    int(__cdecl *WineDbgOutput)(PCSTR text); // NULL: this Wine has none
 } WP_NTDLL;
 
 extern WP_NTDLL WpNtdll;
@@ -69,6 +70,10 @@ ULONG WpCountProcessorCallbacks(VOID);
 VOID WpInitializeFigures(VOID);
 VOID WpSetFigures(const WINEPNP_SYSTEM *figures);
 ULONG WpActiveProcessors(VOID);
+
+// misuse.c: what a driver has done wrong.
+VOID WpTellMisuse(PCSTR misuse);
+ULONG WpCountMisuses(VOID);
 
 // imports.c: the import tables of the images loaded after us.
 NTSTATUS WpWatchImages(VOID);

@@ -67,4 +67,5 @@ typedef struct _WINEPNP_STATE
     ULONG Synchronous;
     ULONG Interfaces;
     ULONG FailedImports; // since winepnp was loaded
+    ULONG Misuses;       // the same
 } WINEPNP_STATE;

@@ -59,6 +59,18 @@ def crashed(step: int, title: str, words: str) -> Mismatch:
     return Mismatch(step, title, "driver", "the driver crashed", "it runs on", words)
 
 
+def misused(step: int, title: str, words: str) -> Mismatch:
+    """Return the mismatch of a driver that called its system wrongly, with what the guest said of it."""
+    return Mismatch(
+        step,
+        title,
+        "driver",
+        "the driver misused the PnP manager",
+        "what is registered is given back once",
+        words,
+    )
+
+
 def unended_log(step: int, title: str, reason: str) -> Mismatch:
     """Return what to say, beside what failed, of a log whose end could not be judged."""
     return Mismatch(step, title, "driver", "the end of the driver's log", "a whole line", reason)

@@ -29,6 +29,7 @@ class Dialect:
 
     :ivar panic: a regular expression for the line of the serial console that tells of one.
     :ivar crash: the same for a program that crashed.
+    :ivar misuse: the same for a driver that called the system wrongly.
     """
 
     restart: tuple[str, ...]
@@ -36,3 +37,4 @@ class Dialect:
     check_parts: CheckParts
     panic: str | None = None
     crash: str | None = None
+    misuse: str | None = None

@@ -140,6 +140,10 @@ class Guest(ABC):
         """Return what the operating system said of a program that crashed, where it leaves a word."""
         return None
 
+    def misuse(self) -> str | None:
+        """Return what the operating system said of a driver that called it wrongly, where it says so."""
+        return None
+
     @abstractmethod
     def check_parts(self, *, deadline: Deadline) -> None:
         """Do nothing while everything of the bench's own in the guest is in order, with room for the log.

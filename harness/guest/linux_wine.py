@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from harness.deadline import Deadline
 from harness.guest.dialect import Dialect
-from harness.guest.guest_parts import CRASH, check_parts
+from harness.guest.guest_parts import CRASH, MISUSE, check_parts
 from harness.guest.reference_kernel import imports_lacking
 from harness.guest.ssh_kind import SshKind
 from harness.wires.ssh import SshConnection
@@ -24,6 +24,7 @@ LINUX_WINE = SshKind(
         check_parts=_check_parts,
         panic=r"Kernel panic - not syncing: .*",
         crash=CRASH,
+        misuse=MISUSE,
     ),
     imports=imports_lacking,
 )

@@ -171,6 +171,10 @@ class SshGuest(Guest):
         """See :class:`Guest`."""
         return self._said(self._dialect.crash)
 
+    def misuse(self) -> str | None:
+        """See :class:`Guest`."""
+        return self._said(self._dialect.misuse)
+
     def check_parts(self, *, deadline: Deadline) -> None:
         """See :class:`Guest`."""
         log, crash = self._bench.profile.driver_log, self.crash()

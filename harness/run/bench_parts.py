@@ -13,7 +13,7 @@ from harness.errors import (
     GuestCommandError,
     GuestUnreachableError,
 )
-from harness.evidence.mismatch import Mismatch, crashed, first_broken
+from harness.evidence.mismatch import Mismatch, crashed, first_broken, misused
 from harness.evidence.witness import StepEvidence
 from harness.guest.guest import Guest
 from harness.run.stalled import check_it_had_its_time
@@ -40,10 +40,10 @@ def naming_the_cause(guest: Guest) -> Iterator[None]:
 
 def check_the_bench(
     found: Sequence[Mismatch], evidence: StepEvidence, guest: Guest, *, deadline: Deadline
-) -> Mismatch | None:
-    """Do nothing unless something is wrong with a step or crashed in it, and the bench may be the cause.
+) -> tuple[Mismatch, ...]:
+    """Ask for the bench's parts if something is wrong with a step, or crashed in it, and they may be why.
 
-    Returns what is to be said first of a driver that crashed.
+    Returns what is to be said first: what the guest said of a driver that crashed, or called it wrongly.
 
     :raise VmStalledError: see :func:`check_it_had_its_time`.
     :raise GuestError: a part of the bench in the guest is not in order, naming it.
@@ -52,13 +52,15 @@ def check_the_bench(
         check_it_had_its_time(evidence, guest.vm.heartbeat)
     # A guest that is gone cannot be asked.
     if evidence.effect.boot == "none" or evidence.incidents:
-        return None
+        return ()
+    said = guest.misuse()
+    misuse = () if said is None else (misused(evidence.number, evidence.title, said),)
     # What is told by QEMU alone, no part in the guest has a hand in.
     first = first_broken(found)
     if (first is None or first.witness not in ("guest", "driver")) and guest.crash() is None:
-        return None
+        return misuse
     try:
         guest.check_parts(deadline=deadline)
     except DriverCrashedError as err:
-        return crashed(evidence.number, evidence.title, str(err))
-    return None
+        return (crashed(evidence.number, evidence.title, str(err)), *misuse)
+    return misuse

@@ -59,7 +59,7 @@ class Conduct:
         self._judge = self._new_judge()
         self._under_way: StepUnderWay | None = None
         self._unread: DriverLogError | None = None  #: why the end of the log could not be judged
-        self._crash: tuple[Mismatch, ...] = ()
+        self._said: tuple[Mismatch, ...] = ()  #: what the guest itself said of the driver
         self._seen: Seen
         self._ospm: OspmAnswers
         self.steps: list[StepEvidence] = []
@@ -138,7 +138,7 @@ class Conduct:
 
         :raise DriverLogError: nothing is, but the log has an end that could not be judged.
         """
-        found = (*self._crash, *self._judge.verdict())
+        found = (*self._said, *(self._judge.mismatches() if self._said else self._judge.verdict()))
         if self._unread is None:
             return found
         if not found:
@@ -163,9 +163,8 @@ class Conduct:
     def _blamed(
         self, found: tuple[Mismatch, ...], evidence: StepEvidence, guest: Guest
     ) -> tuple[Mismatch, ...]:
-        crash = check_the_bench(found, evidence, guest, deadline=self._command_deadline())
-        self._crash = () if crash is None else (crash,)
-        return (*self._crash, *found)
+        self._said = check_the_bench(found, evidence, guest, deadline=self._command_deadline())
+        return (*self._said, *found)
 
     @contextmanager
     def _taking_its_end_for_evidence(self, guest: Guest) -> Iterator[None]:

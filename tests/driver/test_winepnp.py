@@ -155,11 +155,12 @@ def test_any_notification_can_be_delivered(install: Callable[..., PnpTest], pnp:
 def test_unload_unregisters(install: Callable[..., PnpTest], pnp: PnpFeed) -> None:
     test = install(SYNCHRONOUS)
     test.start()
-    assert pnp.state() | {"failed_imports": 0} == {
+    assert pnp.state() | {"failed_imports": 0, "misuses": 0} == {
         "registrations": 3,
         "synchronous": 1,
         "interfaces": 0,
         "failed_imports": 0,
+        "misuses": 0,
     }
     test.stop()
     state = pnp.state()
@@ -229,10 +230,15 @@ def test_a_failing_callback_is_reported(install: Callable[..., PnpTest], pnp: Pn
     assert pnp.ok(f"arrive memory {DIMM}") == "2 status=0xc0000001"
 
 
-def test_wrong_arguments_are_refused(install: Callable[..., PnpTest]) -> None:
+def test_wrong_arguments_are_refused_and_an_unknown_handle_counts(
+    install: Callable[..., PnpTest], pnp: PnpFeed
+) -> None:
+    before = pnp.state()["misuses"]
     test = install(MISUSE)
     test.start()
     assert [line for line in test.lines() if line.startswith("misuse")] == ["misuse 0xc000000d"] * 6
+    # On Windows the others are refused too; of a handle it is told nothing, and it writes where that points.
+    assert pnp.state()["misuses"] == before + 2
 
 
 @pytest.mark.parametrize("image", ["pnptest", "pnptest-readonly"])

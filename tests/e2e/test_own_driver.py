@@ -25,6 +25,11 @@ from tests.parallel.dask_cluster import start_cluster
 EXAMPLE = ROOT / "examples/tinynotify"
 PLANS = ("one-vcpu", "one-dimm", "driver-stopped", "unload-unregisters")
 LONGEST_EXAMPLE_LINES = 199
+TWO_STEPS = """\
+steps:
+  - {plug: {vcpus: 1}, expect: {driver: [processor]}}
+  - {driver: stop, expect: {driver: [unload]}}
+"""
 REFUSING = """\
 #include <ntddk.h>
 DRIVER_INITIALIZE DriverEntry;
@@ -151,11 +156,32 @@ class TestADriverThatIsWrong:
         source = (EXAMPLE / "tinynotify.c").read_text()
         changed = source.replace(told, crash + told if when == "before-it-tells" else told + crash, 1)
         driver = build_of(build, changed, folder=tmp_path / "crashing")
-        plan = write_plan(tmp_path, "plan.yaml", PASSING)
+        # It may be that nothing is wrong with the step, and that the one after it is not begun.
+        plan = write_plan(tmp_path, "plan.yaml", TWO_STEPS)
         done = call(*HIL, "run", plan, "--driver", driver, "-r", "out", cwd=tmp_path)
         assert done.returncode == 1, done.stdout + done.stderr
         assert "plan failed: driver, step 1: the driver crashed" in done.stdout
         assert "seen     Unhandled page fault on write access to 0000000000000000 at address" in done.stdout
+
+    @pytest.mark.parametrize("when", ["in-its-callback", "when-it-is-unloaded"])
+    def test_and_gives_back_what_is_not_registered_is_blamed(
+        self, build: Build, tmp_path: Path, when: str
+    ) -> None:
+        source = (EXAMPLE / "tinynotify.c").read_text()
+        before = {
+            "in-its-callback": '    Record("notification", notification);\n',
+            "when-it-is-unloaded": "    if (state.writer != NULL)\n    {\n        state.stopping",
+        }[when]
+        assert before in source
+        again = "    (void)IoUnregisterPlugPlayNotificationEx(&state);\n"
+        driver = build_of(build, source.replace(before, again + before, 1), folder=tmp_path / "misusing")
+        plan = write_plan(tmp_path, "plan.yaml", TWO_STEPS)
+        done = call(*HIL, "run", plan, "--driver", driver, "-r", "out", cwd=tmp_path)
+        step = {"in-its-callback": 1, "when-it-is-unloaded": 2}[when]
+        assert done.returncode == 1, done.stdout + done.stderr
+        assert f"plan failed: driver, step {step}: the driver misused the PnP manager" in done.stdout
+        words = "IoUnregisterPlugPlayNotificationEx of an entry that is not registered"
+        assert f"seen     {words}" in done.stdout
 
     def test_and_refuses_to_load_is_blamed_with_what_the_guest_said(
         self, build: Build, tmp_path: Path

@@ -203,8 +203,9 @@ static void PfState(const PfRequest *request, const PfReply *reply)
     if (PfControl(reply, WINEPNP_IOCTL_STATE, NULL, 0, &state, sizeof state))
     {
         (void)snprintf(
-            reply->text, reply->size, "ok registrations=%lu synchronous=%lu interfaces=%lu failed_imports=%lu",
-            state.Registrations, state.Synchronous, state.Interfaces, state.FailedImports);
+            reply->text, reply->size,
+            "ok registrations=%lu synchronous=%lu interfaces=%lu failed_imports=%lu misuses=%lu", state.Registrations,
+            state.Synchronous, state.Interfaces, state.FailedImports, state.Misuses);
     }
 }
 

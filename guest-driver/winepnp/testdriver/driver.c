@@ -140,6 +140,7 @@ static VOID PtMisuse(PDRIVER_OBJECT driverObject)
     PtLog("misuse 0x%08lx", api->Register(category, 0, guid, driverObject, NULL, NULL, &entry));
     PtLog("misuse 0x%08lx", api->Register(category, 0, guid, driverObject, PtNotified, NULL, NULL));
     PtLog("misuse 0x%08lx", api->UnregisterEx(driverObject));
+    api->DeregisterProcessor(driverObject);
 }
 
 // PASSIVE_LEVEL, system thread.
