@@ -175,13 +175,12 @@ class Heartbeat:
                 return False
             before = self._looks[-1] if self._looks else now
             self._looks.append(now)
-            waited_s = max(
-                (at_s - before.waited_s.get(name, at_s) for name, at_s in now.waited_s.items()), default=0.0
+            # Short waits that each end before a look are seen over a longer time only.
+            long_ago = next(
+                (look for look in reversed(self._looks) if look.at_s <= now.at_s - SHORTEST_STALL_S), before
             )
-            since_s = min(now.at_s - waited_s, before.at_s)
-            waited_for_most = waited_s >= _WAITED_SHARE * (now.at_s - since_s) and now.at_s > since_s
-            if waited_for_most and now.ran_s - self._ran_s_at(since_s) <= _RAN_SHARE * (now.at_s - since_s):
-                self._add(Stall(since_s, now.at_s, _BUSY))
+            for earlier in (before, long_ago):
+                self._add_if_starved(earlier, now)
             if now.at_s - before.at_s >= SHORTEST_STALL_S:
                 why = "it was stopped or the host was busy"
                 self._add(Stall(before.at_s, now.at_s, why, who="the harness"))
@@ -189,6 +188,16 @@ class Heartbeat:
                 from_s = before.at_s if before.state in _STOPPED else now.at_s
                 self._add(Stall(from_s, now.at_s, _STOPPED[now.state]))
             return now.state in _STOPPED
+
+    def _add_if_starved(self, earlier: Look, now: Look) -> None:
+        """Remember the time since a look, and of a wait that ended since, if QEMU got next to nothing."""
+        waited_s = max(
+            (at_s - earlier.waited_s.get(name, at_s) for name, at_s in now.waited_s.items()), default=0.0
+        )
+        since_s = min(now.at_s - waited_s, earlier.at_s)
+        waited_for_most = waited_s >= _WAITED_SHARE * (now.at_s - since_s) and now.at_s > since_s
+        if waited_for_most and now.ran_s - self._ran_s_at(since_s) <= _RAN_SHARE * (now.at_s - since_s):
+            self._add(Stall(since_s, now.at_s, _BUSY))
 
     def _ran_s_at(self, at_s: float) -> float:
         """Return the processor time QEMU had used by then, by the last look before."""
