@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What a driver did that on Windows ends in memory that is not its own: told on the console, and counted.
+// What a driver did for which Windows promises nothing: told on the console, and counted.
 #include "winepnp.h"
 
 static volatile LONG g_misuseCount;

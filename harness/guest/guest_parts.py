@@ -25,7 +25,7 @@ _STAMP = re.compile(r"^\[ *\d+\.\d+\] \w+: ")
 #: What Wine says on the console of a program that ends by an exception nobody handles.
 CRASH = r"wine: (Unhandled .*)"
 #: What the PnP manager says there of a driver.
-MISUSE = r"winepnp: misuse: (.*?)\r?\n"
+MISUSE = r"winepnp: misuse: (.*)\n"
 
 
 def check_parts(

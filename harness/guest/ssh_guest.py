@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from harness.deadline import Deadline
-from harness.errors import GuestError, GuestGoneError
+from harness.errors import DriverRefusedError, GuestError, GuestGoneError
 from harness.evidence.effect import Announcement
 from harness.evidence.guest_clock import GuestClock
 from harness.evidence.incident import Incident
@@ -77,6 +77,7 @@ class SshGuest(Guest):
         self.setup = setup
         self._configure(deadline)
         self.driver.start(deadline=deadline)
+        _refuse_misuse(self.misuse())
 
     def sample(self, *, deadline: Deadline) -> GuestState:
         """See :class:`Guest`."""
@@ -165,24 +166,20 @@ class SshGuest(Guest):
 
     def last_words(self) -> str | None:
         """See :class:`Guest`."""
-        return self._said(self._dialect.panic)
+        return _said(self.vm, self._dialect.panic)
 
     def crash(self) -> str | None:
         """See :class:`Guest`."""
-        return self._said(self._dialect.crash)
+        return _said(self.vm, self._dialect.crash)
 
     def misuse(self) -> str | None:
         """See :class:`Guest`."""
-        return self._said(self._dialect.misuse)
+        return _said(self.vm, self._dialect.misuse)
 
     def check_parts(self, *, deadline: Deadline) -> None:
         """See :class:`Guest`."""
         log, crash = self._bench.profile.driver_log, self.crash()
         self._dialect.check_parts(self.ssh, log=log, crash=crash, deadline=deadline)
-
-    def _said(self, pattern: str | None) -> str | None:
-        found = re.findall(pattern, read_serial_log(self.vm.folder)) if pattern else [None]
-        return found[-1] if found else None
 
     def _connect(self, stack: ExitStack, *, check: Callable[[], None], deadline: Deadline) -> None:
         self.ssh = stack.enter_context(_connect(self._bench, self.vm, check=check, deadline=deadline))
@@ -201,6 +198,18 @@ class SshGuest(Guest):
             existing=self.setup.existing,
             deadline=deadline,
         )
+
+
+def _said(vm: Vm, pattern: str | None) -> str | None:
+    """Return what the guest has said last on its console of what the pattern is for."""
+    found = re.findall(pattern, read_serial_log(vm.folder)) if pattern else [None]
+    return found[-1] if found else None
+
+
+def _refuse_misuse(misuse: str | None) -> None:
+    """Take what a driver did wrong while it started for a start that failed: no fork tells of it."""
+    if misuse is not None:
+        raise DriverRefusedError(f"it misused the PnP manager: {misuse}")
 
 
 @contextmanager
@@ -223,6 +232,7 @@ def boot(bench: SshBench, config: VmConfig, dialect: Dialect, *, folder: Path) -
                     driver = DriverService(ssh, bench.profile)
                     driver.configure(interfaces="both", synchronous=False, deadline=deadline)
             driver.start(deadline=deadline)
+            _refuse_misuse(_said(vm, dialect.misuse))
         yield vm
 
 

@@ -237,7 +237,7 @@ def test_wrong_arguments_are_refused_and_an_unknown_handle_counts(
     test = install(MISUSE)
     test.start()
     assert [line for line in test.lines() if line.startswith("misuse")] == ["misuse 0xc000000d"] * 6
-    # On Windows the others are refused too; of a handle it is told nothing, and it writes where that points.
+    # The others Windows refuses too; for an unknown handle it promises nothing.
     assert pnp.state()["misuses"] == before + 2
 
 

@@ -163,12 +163,13 @@ class TestADriverThatIsWrong:
         assert "plan failed: driver, step 1: the driver crashed" in done.stdout
         assert "seen     Unhandled page fault on write access to 0000000000000000 at address" in done.stdout
 
-    @pytest.mark.parametrize("when", ["in-its-callback", "when-it-is-unloaded"])
+    @pytest.mark.parametrize("when", ["while-it-starts", "in-its-callback", "when-it-is-unloaded"])
     def test_and_gives_back_what_is_not_registered_is_blamed(
         self, build: Build, tmp_path: Path, when: str
     ) -> None:
         source = (EXAMPLE / "tinynotify.c").read_text()
         before = {
+            "while-it-starts": "    // As the guest's profile has it: driver_log.",
             "in-its-callback": '    Record("notification", notification);\n',
             "when-it-is-unloaded": "    if (state.writer != NULL)\n    {\n        state.stopping",
         }[when]
@@ -177,11 +178,15 @@ class TestADriverThatIsWrong:
         driver = build_of(build, source.replace(before, again + before, 1), folder=tmp_path / "misusing")
         plan = write_plan(tmp_path, "plan.yaml", TWO_STEPS)
         done = call(*HIL, "run", plan, "--driver", driver, "-r", "out", cwd=tmp_path)
-        step = {"in-its-callback": 1, "when-it-is-unloaded": 2}[when]
         assert done.returncode == 1, done.stdout + done.stderr
-        assert f"plan failed: driver, step {step}: the driver misused the PnP manager" in done.stdout
-        words = "IoUnregisterPlugPlayNotificationEx of an entry that is not registered"
-        assert f"seen     {words}" in done.stdout
+        misused = "the driver misused the PnP manager"
+        says = {
+            "while-it-starts": "step 0: the driver did not start",
+            "in-its-callback": f"step 1: {misused}",
+            "when-it-is-unloaded": f"step 2: {misused}",
+        }[when]
+        assert f"plan failed: driver, {says}" in done.stdout
+        assert "IoUnregisterPlugPlayNotificationEx of an entry that is not registered" in done.stdout
 
     def test_and_refuses_to_load_is_blamed_with_what_the_guest_said(
         self, build: Build, tmp_path: Path
