@@ -7,6 +7,8 @@ then leaves it behind.
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
 import subprocess
 import tempfile
@@ -18,6 +20,8 @@ from harness.deadline import Deadline
 from harness.errors import DeadlineExpiredError, ImageError
 from harness.host.tools import find_tool
 from harness.vm.argv import Disk
+
+logger = logging.getLogger(__name__)
 
 
 def overlay_of(disk: Disk | None, *, folder: Path, deadline: Deadline) -> AbstractContextManager[int | None]:
@@ -44,14 +48,7 @@ def nameless_overlay(disk: Path, disk_format: str, *, folder: Path, deadline: De
             target,
         ]  # fmt: skip
         try:
-            done = subprocess.run(
-                command,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                pass_fds=[fd],
-                timeout=deadline.remaining_s(),
-                check=False,
-            )
+            done = _run(command, fd=fd, deadline=deadline)
         except subprocess.TimeoutExpired as err:
             raise DeadlineExpiredError(f"qemu-img did not make an overlay over {disk} in time") from err
         if done.returncode != 0:
@@ -60,6 +57,29 @@ def nameless_overlay(disk: Path, disk_format: str, *, folder: Path, deadline: De
         yield fd
     finally:
         os.close(fd)
+
+
+def _run(command: list[str], *, fd: int, deadline: Deadline) -> subprocess.CompletedProcess[bytes]:
+    """Run a program that writes to the file descriptor."""
+    try:
+        return _run_once(command, fd=fd, deadline=deadline)
+    except OSError as err:
+        # Linux 6.18 said so of words that were as good as ever. Nothing was run, so nothing is done twice.
+        if err.errno != errno.EFAULT:
+            raise
+        logger.warning("the host's kernel did not start %s: %s; it is asked once more", command[0], err)
+        return _run_once(command, fd=fd, deadline=deadline)
+
+
+def _run_once(command: list[str], *, fd: int, deadline: Deadline) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        pass_fds=[fd],
+        timeout=deadline.remaining_s(),
+        check=False,
+    )
 
 
 def _nameless_file(folder: Path) -> int:
