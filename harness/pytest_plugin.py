@@ -197,7 +197,7 @@ class PlanItem(pytest.Item):
         name = printable(plan.name)
         nodeid = f"{printable(result.path)}::{name}"
         item = cls.from_parent(session, name=name, nodeid=nodeid, plan=plan)
-        item.path, item.future = plan.source, future
+        item.path, item.future = plan.file, future
         return item
 
     def setup(self) -> None:

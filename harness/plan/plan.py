@@ -9,6 +9,7 @@ wrong before a vm is started is found while loading. What a step can do is no bu
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -137,14 +138,22 @@ class Plan(YamlModel):
     steps: Annotated[tuple[PlannedStep, ...], NotEmpty] = Field(description="What to do, in order.")
 
     _source: Source[PlanError] | None = PrivateAttr(default=None)
+    _file: Path | None = PrivateAttr(default=None)
     _unrolled: tuple[Step, ...] = PrivateAttr(default=())
 
     @property
     def source(self) -> Path:
-        """The file the plan was loaded from."""
+        """The file the plan was loaded from, as it was named."""
         if self._source is None:
             raise ValueError("this plan was not loaded from a file")
         return self._source.path
+
+    @property
+    def file(self) -> Path:
+        """That file's absolute path, which stays right when the current folder has changed or is gone."""
+        if self._file is None:
+            raise ValueError("this plan was not loaded from a file")
+        return self._file
 
     @property
     def text(self) -> str:
@@ -181,6 +190,8 @@ def load_plan(path: Path) -> Plan:
     """
     loaded = load_model(path, Plan, PlanError)
     loaded.model._source = loaded.source
+    # Not resolved: two names of one file are two plans.
+    loaded.model._file = Path(os.path.abspath(path))  # noqa: PTH100
     return loaded.model
 
 

@@ -200,7 +200,7 @@ class Batch:
             self.is_reported = is_last
 
     def _find(self, plan: Plan, wanted: Callable[[_Entry], bool]) -> _Entry | None:
-        file = _file(plan)
+        file = os.fspath(plan.file)
         same = (entry for entry in self._entries if entry.plan is plan or entry.file == file)
         return next((entry for entry in same if wanted(entry)), None)
 
@@ -264,21 +264,10 @@ def _result(entry: _Entry, name: str) -> PlanResult:
 
 
 def _entry_of(plan: Plan) -> _Entry:
-    return _Entry(plan, _file(plan), _shown(plan.source))
-
-
-def _file(plan: Plan) -> str:
-    try:
-        return os.path.abspath(plan.source)  # noqa: PTH100 - resolving links would make two plans one
-    except OSError:  # the current folder is gone
-        return os.fspath(plan.source)
+    return _Entry(plan, os.fspath(plan.file), _shown(plan.file))
 
 
 def _shown(path: Path) -> str:
     """Return a path as a person in the current folder would type it, if it is below that."""
     here = current_folder()
-    if here is None:
-        return os.fspath(path)
-    full = path if path.is_absolute() else here / path
-    full = Path(os.path.normpath(full))
-    return os.fspath(full.relative_to(here) if full.is_relative_to(here) else full)
+    return os.fspath(path.relative_to(here) if here is not None and path.is_relative_to(here) else path)

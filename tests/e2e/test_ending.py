@@ -166,6 +166,26 @@ class TestWhatIsAroundIt:
                 assert outcomes_of(out) == [("long", "error"), ("good", "passed")]
             assert "Traceback" not in output
 
+    def test_the_current_folder_is_removed_while_pytest_waits_for_a_plan(self, tmp_path: Path) -> None:
+        here = tmp_path / "here"
+        write(here, good=PASSES, long=LONG.replace("60 s", "2 s"))
+        argv = [*HIL, "run", "long.yaml", "good.yaml", "-r", str(tmp_path / "out")]
+        env = environment(PYTHONUNBUFFERED="1")
+        with subprocess.Popen(
+            argv, cwd=here, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as process:
+            assert process.stdout is not None
+            said = ""
+            while "long.yaml::long" not in said:
+                character = process.stdout.read(1)
+                assert character, said
+                said += character
+            shutil.rmtree(here)
+            output, _ = process.communicate(timeout=WITHIN_S)
+        assert process.returncode == 1, said + output
+        assert outcomes_of(tmp_path / "out") == [("long", "failed"), ("good", "passed")]
+        assert "INTERNALERROR" not in output
+
 
 class TestSignals:
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
