@@ -8,7 +8,7 @@ A step kind says it once (:meth:`harness.steps.action.Action.effect`); waiting f
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 #: The words by which plans name records of the driver's log.
@@ -63,6 +63,7 @@ class Answer:
     sources: tuple[int, ...] = PLUG_SOURCES
     statuses: tuple[int, ...] = (SUCCESS,)
     passing: tuple[int, ...] = (IN_PROGRESS,)
+    required: bool = True  #: else none may come, but what comes must be that
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,3 +114,7 @@ class Effect:
     order: RecordOrder = "per_device"  #: what of the records' order is demanded
     announced: tuple[Announcement, ...] = ()
     driver_runs: bool | None = None  #: afterwards; None: as before
+
+    def with_answers_unasked(self) -> Effect:
+        """Return the effect on a guest whose ACPI may answer or not: a failure is one all the same."""
+        return replace(self, answers=tuple(replace(one, required=False) for one in self.answers))

@@ -26,7 +26,7 @@ from harness.evidence.effect import DeviceKind, Effect
 from harness.evidence.judge_driver import DriverJudge
 from harness.evidence.judge_figures import MOST_BOOT_SLACK_BYTES
 from harness.evidence.judge_interfaces import Links
-from harness.evidence.judge_ospm import ospm_mismatches, told
+from harness.evidence.judge_ospm import is_answered, ospm_mismatches
 from harness.evidence.judge_reply import reply_mismatches
 from harness.evidence.judge_vm import vm_mismatches, wanted_run_state, with_more
 from harness.evidence.mismatch import Mismatch, by_blame, first_broken
@@ -60,9 +60,8 @@ def outstanding(evidence: StepEvidence) -> frozenset[Witness]:
     effect, missing = evidence.effect, set[Witness]()
     if not _has(evidence.vm_after, effect) or evidence.vm_after.run_state != wanted_run_state(evidence):
         missing.add("vm")
-    for answer in effect.answers:
-        if {one.status for one in told(answer, evidence.ospm)} <= set(answer.passing):
-            missing.add("ospm")
+    if not is_answered(evidence):
+        missing.add("ospm")
     before, after = evidence.guest_before, evidence.guest_after
     if before is not None and after is not None:
         slack_bytes = _boot_slack_bytes(effect)

@@ -74,6 +74,22 @@ class OspmStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class AmlAct:
+    """Witness ``ospm``: something that the guest's AML did, as QEMU's trace events tell it.
+
+    It took the insertion of a device, or read what resources a DIMM has (``_CRS``).
+    """
+
+    slot_type: str
+    slot: str
+    what: Literal["insertion taken", "resources read"]
+    at_s: float
+    error_s: float  #: that instant is right within plus or minus this
+    address: int | None = None  #: of the DIMM, as it was read
+    size_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ClockReading:
     """The guest's own clocks at one instant, as its probe read them."""
 
@@ -154,6 +170,7 @@ class StepBegun:
     """What was observed about a step of a plan, whether it came to its end or not.
 
     :ivar due_from_s: from when ``within_s`` counts: the act, or the guest's return after it.
+    :ivar aml: what the guest's AML did; None if QEMU does not tell.
     :ivar refused: what the guest said when the driver did not start or stop.
     :ivar incidents: what happened that no step asked for.
     """
@@ -170,6 +187,7 @@ class StepBegun:
     guest_before: GuestState | None
     ospm: tuple[OspmStatus, ...]
     records: tuple[ObservedRecord, ...]
+    aml: tuple[AmlAct, ...] | None = None
     refused: str | None = None
     answered: AnsweredCommand | None = None
     announced: tuple[Announced, ...] = ()

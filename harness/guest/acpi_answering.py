@@ -51,6 +51,7 @@ class AcpiAnswering:
         self._vm = vm
         self._registers = registers
         self._behaviours = behaviours(script)
+        self._next = next(self._behaviours)
         self._due: list[_Due] = []
         self._planned = 0
         self._burst: list[Place] = []  #: who waits for the others to come
@@ -113,7 +114,9 @@ class AcpiAnswering:
         while not self._closing and not self._dead:
             self._await_something()
             self._obey()
-            if self._registers.is_called or self._is_due():
+            if self._registers.is_called and self._next.deaf and self._burst_of is None:
+                self._dead = True
+            elif self._registers.is_called or self._is_due():
                 self._await_running()
                 for place in self._registers.take_inserted() if self._registers.is_called else ():
                     self._begin(place)
@@ -156,7 +159,8 @@ class AcpiAnswering:
         """Do what the script says of the next device."""
         if self._dead:
             return
-        behaviour = self._burst_of or next(self._behaviours)
+        self._registers.read_resources(place)
+        behaviour = self._burst_of or self._take_behaviour()
         if behaviour.death is not None:
             self._dead = True
             _DEATHS[behaviour.death](self._registers)
@@ -168,6 +172,10 @@ class AcpiAnswering:
                 self._plan(waiting, behaviour.evaluations)
             self._burst.clear()
             self._burst_of = None
+
+    def _take_behaviour(self) -> Behaviour:
+        taken, self._next = self._next, next(self._behaviours)
+        return taken
 
     def _plan(self, place: Place, evaluations: tuple[Evaluation, ...]) -> None:
         now_s = time.monotonic()

@@ -7,7 +7,7 @@ QEMU's docs/specs/acpi_cpu_hotplug.rst and acpi_mem_hotplug.rst, and for power o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -37,6 +37,11 @@ _VCPU_STATUS, _VCPU_COMMAND, _VCPU_DATA = _VCPU + 4, _VCPU + 5, _VCPU + 8
 _FIND, _OST_SOURCE, _OST_STATUS = 0, 1, 2
 _DIMM = 0xA00
 _DIMM_OST_SOURCE, _DIMM_OST_STATUS, _DIMM_STATUS = _DIMM + 4, _DIMM + 8, _DIMM + 0x14
+#: Upper and lower half of a DIMM's address, then of its size, in the order in which ``_CRS`` reads them.
+_RESOURCES: Mapping[DeviceKind, tuple[int, ...]] = {
+    "vcpu": (),
+    "dimm": (_DIMM + 4, _DIMM, _DIMM + 0xC, _DIMM + 8),
+}
 _INSERTED = 1 << 1
 
 _RESET_CONTROL, _FULL_RESET = 0xCF9, 6
@@ -96,6 +101,12 @@ class AcpiRegisters:
             self.qtest.write_port(_GPE0_STATUS, events)
             found += self._inserted(events)
         return found
+
+    def read_resources(self, place: Place) -> None:
+        """Evaluate ``_CRS`` of the device at a place if it has one, as a system does that is to use it."""
+        for register in _RESOURCES[place.kind]:
+            self.qtest.write_port(_DIMM, place.number, bits=32)
+            self.qtest.read_port(register, bits=32)
 
     def answer(self, place: Place, *, source: int = DEVICE_CHECK, status: int) -> None:
         """Evaluate ``_OST`` for the device at a place."""

@@ -139,6 +139,11 @@ class Profile(YamlModel):
     )
     limits: Limits = Limits()
     require: Annotated[tuple[Witness, ...], NotEmpty] = WITNESSES
+    ost: Literal["required", "recorded"] | None = Field(
+        default=None,
+        description="whether the guest's ACPI must answer by _OST, or only may; unless given, it may on "
+        "windows and must elsewhere",
+    )
     deadlines: Deadlines = Deadlines()
 
     _source: Source[ProfileError] | None = PrivateAttr(default=None)
@@ -154,6 +159,11 @@ class Profile(YamlModel):
     def name(self) -> str:
         """The name of that file without its ending."""
         return self.source.stem
+
+    @property
+    def must_answer(self) -> bool:
+        """Whether the guest's ACPI must answer by ``_OST``; no source says that Windows does on a plug."""
+        return self.ost == "required" if self.ost else self.system != "windows"
 
     @property
     def disk_path(self) -> Path | None:

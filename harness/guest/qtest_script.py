@@ -39,6 +39,7 @@ class Behaviour:
     """What the guest does about one device, or about a burst of them.
 
     :ivar written: how it is written in YAML.
+    :ivar deaf: the guest does not look at its registers, for this device nor ever after.
     :ivar death: what the guest does to itself instead of answering.
     :ivar burst: how many devices it is about. Several are accepted once all are there, the last one first.
     """
@@ -46,6 +47,7 @@ class Behaviour:
     written: Any = field(hash=False)
     evaluations: tuple[Evaluation, ...] = ()
     death: Death | None = None
+    deaf: bool = False
     burst: int = 1
 
 
@@ -89,6 +91,7 @@ _WORDS: Mapping[str, Behaviour] = {
     for behaviour in (
         ACCEPT,
         Behaviour("silent"),
+        Behaviour("deaf", deaf=True),
         Behaviour("twice", (Evaluation(SUCCESS), Evaluation(SUCCESS))),
         Behaviour("in_progress", (Evaluation(IN_PROGRESS),)),
         Behaviour("panic", death="panic"),

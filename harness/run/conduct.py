@@ -28,7 +28,7 @@ from harness.plan.plan import Plan, Step
 from harness.run.bench_parts import check_the_bench
 from harness.run.log_end import await_end_of_line, await_existing, unended
 from harness.run.plan_log import DriverLogFile
-from harness.run.under_way import OspmAnswers, StepUnderWay
+from harness.run.under_way import OspmSeen, StepUnderWay
 from harness.steps.stage import Stage
 
 logger = getLogger(__name__)
@@ -55,13 +55,14 @@ class Conduct:
         file = bench.driver if isinstance(bench, SshBench) else None
         self._driver = driver_rules(plan, bench.profile, file=file)
         self._required = required_witnesses(plan, bench.profile)
+        self._answers_required = bench.profile.must_answer
         self.earlier: tuple[ObservedRecord, ...] = ()
         self._judge = self._new_judge()
         self._under_way: StepUnderWay | None = None
         self._unread: DriverLogError | None = None  #: why the end of the log could not be judged
         self._said: tuple[Mismatch, ...] = ()  #: what the guest itself said of the driver
         self._seen: Seen
-        self._ospm: OspmAnswers
+        self._ospm: OspmSeen
         self.steps: list[StepEvidence] = []
 
     @property
@@ -72,8 +73,8 @@ class Conduct:
     @contextmanager
     def begun(self, guest: Guest) -> Iterator[None]:
         """Learn the guest's clock, and how everything is before the first step; listen in the block."""
-        with guest.vm.listen("ACPI_DEVICE_OST") as heard:
-            self._ospm = OspmAnswers(heard)
+        needs_trace = "ospm" in self._required and not self._answers_required
+        with OspmSeen.listen(guest.vm, needs_trace=needs_trace) as self._ospm:
             self._begin(guest)
             yield
 
@@ -81,9 +82,8 @@ class Conduct:
         state = guest.learn_clock(deadline=self._command_deadline())
         self._seen = Seen(vm=guest.vm.state(), guest=state, qemu_version=guest.vm.qemu_version)
         wanted = existing_interfaces(self._driver, self._seen.vm, state)
-        await_existing(
-            wanted, lambda: self._read_earlier(guest), deadline=Deadline.after(self._deadlines.late_s)
-        )
+        late = Deadline.after(self._deadlines.late_s)
+        await_existing(wanted, lambda: self._read_earlier(guest), deadline=late)
 
     def perform(self, step: Step, guest: Guest) -> tuple[Mismatch, ...]:
         """Carry out one step, add what the witnesses said of it, and return what is not as planned so far.
@@ -92,6 +92,8 @@ class Conduct:
         between goes unnoticed.
         """
         effect = step.effect(self._seen)
+        if not self._answers_required:
+            effect = effect.with_answers_unasked()
         with self._taking_its_end_for_evidence(guest):
             guest.vm.check()
             self._read_log(guest)
@@ -112,7 +114,7 @@ class Conduct:
             self._act(now, guest)
             self._await(now, guest)
             guest.vm.check()
-        evidence = replace(now.evidence(), ospm=self._ospm.take())
+        evidence = self._ospm.added_to(replace(now.evidence(), ospm=(), aml=None))
         found = self._blamed(self._judge.step(evidence), evidence, guest)
         self.steps.append(evidence)
         self._under_way = None
@@ -274,9 +276,8 @@ class Conduct:
 
     def _hear_answers(self) -> None:
         # As with records; what came before the first step is left to it.
-        if self.steps and (answers := self._ospm.take()):
-            last = self.steps[-1]
-            self._revise_last_step(replace(last, ospm=last.ospm + answers))
+        if self.steps and (last := self._ospm.added_to(self.steps[-1])) != self.steps[-1]:
+            self._revise_last_step(last)
 
     def _read_earlier(self, guest: Guest) -> tuple[ObservedRecord, ...]:
         self._read_log(guest)

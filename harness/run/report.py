@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.document.printable import printable
+from harness.evidence.clock_order import clocks_that_disagree
 from harness.evidence.verdict import Verdict
 from harness.evidence.witness import WITNESSES, StepBegun
 from harness.run.results_folder import RESULTS_FILE
@@ -240,6 +241,11 @@ def _step_entries(step: StepBegun) -> Iterator[dict[str, Any]]:
     for answer in step.ospm:
         what = f"_OST of {answer.device_id}: source {answer.source}, status {answer.status:#x}"
         yield {"at_s": answer.at_s, "witness": "ospm", "what": what}
+    for act in step.aml or ():
+        what = f"{act.slot_type} {act.slot}: {act.what} by the guest's ACPI (AML)"
+        yield {"at_s": act.at_s, "witness": "ospm", "what": what, "error_s": round(act.error_s, 6)}
+    for what in clocks_that_disagree(step):
+        yield {"at_s": step.acted_at_s, "witness": "harness", "what": what}
     for observed in step.records:
         yield {
             "at_s": observed.written_at_s,

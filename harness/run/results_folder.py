@@ -28,7 +28,8 @@ RESERVED = (*_REPORTS, _TEMPLATE_FOLDER)
 
 # What may lie in an evidence folder: a name that is not here shows that the folder is not ours to remove.
 _EVIDENCE = {
-    *(_PLAN_FILE, "qemu-command.txt", "qmp.jsonl", "serial.log", "qemu-stderr.log", "driver.log"),
+    *(_PLAN_FILE, "qemu-command.txt", "qmp.jsonl", "serial.log", "qemu-stderr.log"),
+    *("qemu-trace.log", "driver.log"),
     *("harness.log", "timeline.jsonl", "verdict.json", "boot.json", _TEMPLATE_FOLDER, ERROR_FILE),
 }
 

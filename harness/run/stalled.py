@@ -35,13 +35,12 @@ def check_it_had_its_time(evidence: StepEvidence, heartbeat: Heartbeat) -> None:
 
 def _is_late(evidence: StepEvidence) -> bool:
     due_s = evidence.due_from_s + evidence.within_s
-    # Another answer than that which was due is wrong at any time.
-    answers = (
-        one
-        for answer in evidence.effect.answers
-        for one in told(answer, evidence.ospm)
-        if one.status in answer.statuses
-    )
-    return any(one.at_s > due_s for one in answers) or any(
-        one.written_at_s - one.clock_error_s > due_s for one in evidence.records
-    )
+    told_of = [(answer, one) for answer in evidence.effect.answers for one in told(answer, evidence.ospm)]
+    # Another answer than that which was due is wrong at any time, whenever the guest took the device.
+    is_wrong = any(one.status not in {*answer.statuses, *answer.passing} for answer, one in told_of)
+    since_s = [
+        *(one.at_s for answer, one in told_of if one.status in answer.statuses),
+        *(one.at_s - one.error_s for one in evidence.aml or () if not is_wrong),
+        *(one.written_at_s - one.clock_error_s for one in evidence.records),
+    ]
+    return any(at_s > due_s for at_s in since_s)

@@ -3,16 +3,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 
 from harness.deadline import Deadline
-from harness.errors import DeadlineExpiredError
+from harness.errors import DeadlineExpiredError, VmError
 from harness.evidence.effect import Effect
 from harness.evidence.incident import Incident
 from harness.evidence.judge import outstanding
 from harness.evidence.witness import (
+    AmlAct,
     GuestState,
     ObservedRecord,
     OspmStatus,
@@ -24,34 +25,65 @@ from harness.evidence.witness import (
 from harness.plan.plan import Step
 from harness.steps.stage import Acts
 from harness.vm.hotplug_answers import ospm_status
+from harness.vm.trace import TraceLog
+from harness.vm.vm import Vm
 from harness.wires.qmp import Listener
 
+#: How often the trace is looked at while something is missing; no event tells that it has grown.
+TRACE_POLL_S = 0.02
 
-class OspmAnswers:
-    """What the guest's ACPI answers for as long as the plan runs, told step by step."""
 
-    def __init__(self, heard: Listener) -> None:
+class OspmSeen:
+    """What the guest's ACPI does and answers for as long as the plan runs, told step by step."""
+
+    def __init__(self, heard: Listener, trace: TraceLog | None) -> None:
         self._heard = heard
-        self._told = 0
+        self._trace = trace
+        self._answers_told = 0
+        # What a guest's AML did while it booted is of no step.
+        self._acts_told = 0 if trace is None else len(trace.acts())
 
-    def untold(self) -> tuple[OspmStatus, ...]:
-        """Return what came since :meth:`take`."""
-        return tuple(ospm_status(event) for event in self._heard.events[self._told :])
+    @classmethod
+    @contextmanager
+    def listen(cls, vm: Vm, *, needs_trace: bool) -> Iterator[OspmSeen]:
+        """Listen to a VM until the block ends.
 
-    def take(self) -> tuple[OspmStatus, ...]:
-        """Return what came since the last call, or at all; it is told."""
-        answers = self.untold()
-        self._told += len(answers)
-        return answers
+        :param needs_trace: nothing else than QEMU's trace events is sure to tell of this guest.
+        :raise VmError: and QEMU does not write them.
+        """
+        if needs_trace and vm.trace is None:
+            raise VmError(
+                f"this QEMU ({vm.qemu_version}) writes no trace events, by which alone the ACPI of this guest"
+                " is seen; use one that was built with the trace backend log, as Debian's and Ubuntu's are"
+            )
+        with vm.listen("ACPI_DEVICE_OST") as heard:
+            yield cls(heard, vm.trace)
+
+    def answers(self) -> tuple[OspmStatus, ...]:
+        """Return what was answered since :meth:`added_to`."""
+        return tuple(ospm_status(event) for event in self._heard.events[self._answers_told :])
+
+    def acts(self) -> tuple[AmlAct, ...] | None:
+        """Return what the AML did since :meth:`added_to`; None if QEMU does not tell."""
+        return None if self._trace is None else self._trace.acts()[self._acts_told :]
+
+    def added_to(self, evidence: StepEvidence) -> StepEvidence:
+        """Return the evidence with what came since the last call, or at all; it is told."""
+        answers, acts = self.answers(), self.acts()
+        self._answers_told += len(answers)
+        self._acts_told += len(acts or ())
+        aml = None if acts is None else (*(evidence.aml or ()), *acts)
+        return replace(evidence, ospm=evidence.ospm + answers, aml=aml)
 
     def wait(self, enough: Callable[[], bool], *, deadline: Deadline) -> None:
         """Wait until enough has come, or the deadline.
 
         :raise QmpLostError: the connection to QEMU ended before.
         """
-        # None in time is for the judge to say.
-        with suppress(DeadlineExpiredError):
-            self._heard.wait(lambda _events: enough(), deadline=deadline)
+        while not enough() and not deadline.expired():
+            # None in time is for the judge to say.
+            with suppress(DeadlineExpiredError):
+                self._heard.wait(lambda _events: enough(), deadline=deadline.sooner(TRACE_POLL_S))
 
 
 @dataclass(slots=True)
@@ -62,7 +94,7 @@ class StepUnderWay:
     effect: Effect
     before: Seen
     acted_at_s: float
-    ospm: OspmAnswers
+    ospm: OspmSeen
     vm: VmState
     guest: GuestState | None
     acts: Acts = field(default_factory=Acts)
@@ -83,8 +115,9 @@ class StepUnderWay:
             devices=tuple(self.acts.devices),
             vm_before=self.before.vm,
             guest_before=self.before.guest,
-            ospm=self.ospm.untold(),
+            ospm=self.ospm.answers(),
             records=tuple(self.records),
+            aml=self.ospm.acts(),
             refused=self.acts.refused,
             answered=self.acts.answered,
             announced=tuple(self.acts.announced),

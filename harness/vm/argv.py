@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -91,11 +92,14 @@ def command_line(
     overlay_fd: int | None = None,
     variables_fd: int | None = None,
     qtest_fd: int | None = None,
+    trace: Sequence[str] = (),
 ) -> list[str]:
     """Return QEMU's command line for a VM that logs to the folder and is controlled over a passed socket.
 
     A disk with ``snapshot``, and variables with it, need their overlays passed as well
     (:mod:`harness.vm.overlay`), and ``qtest`` a second socket.
+
+    :param trace: what :mod:`harness.vm.trace` needs.
     """
     memories = config.shape.boot_memories
     # fmt: off
@@ -126,6 +130,7 @@ def command_line(
         *_firmware(config, variables_fd),
         *_boot(config),
         *_qtest(config, qtest_fd),
+        *trace,
         *config.extra,
     ]
     # fmt: on

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import select
 import shlex
 import signal
@@ -33,6 +34,9 @@ KILL_WITHIN_S = 10.0
 
 #: How much of QEMU's standard error is quoted in an error.
 STDERR_TAIL_LINES = 8
+
+#: What QEMU writes before a message of its own when it is to say the time.
+_TIME = re.compile(r"^\d{4}-\d\d-\d\dT[\d:.]+Z ")
 
 # Run after the signal at the parent's death is armed. A parent that died before that is caught by asking
 # for the parent once more; $1 is the harness. A core dump would hold the guest's whole memory.
@@ -166,7 +170,7 @@ class QemuProcess:
         """Return the end of QEMU's standard error in one line."""
         with suppress(OSError):
             text = self._stderr.read_bytes().decode(errors="replace")
-            lines = [line.strip() for line in text.splitlines() if line.strip()]
+            lines = [_TIME.sub("", line).strip() for line in text.splitlines() if line.strip()]
             return " | ".join(lines[-STDERR_TAIL_LINES:])
         return ""
 

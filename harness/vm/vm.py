@@ -33,6 +33,7 @@ from harness.vm.huge_pages import check_huge_pages
 from harness.vm.overlay import overlay_of
 from harness.vm.qemu_answers import read_forwarded_port, read_version
 from harness.vm.qemu_process import QemuProcess
+from harness.vm.trace import TraceLog
 from harness.vm.watch import VmWatch
 from harness.wires.qmp import Listener, QmpSession
 from harness.wires.qtest import QtestSession, passing
@@ -71,6 +72,7 @@ class Vm:
         self.watch = watch  #: what befell the guest that nobody asked for
         self.heartbeat = process.heartbeat  #: when QEMU did not run
         self.qtest: QtestSession | None = None  #: if the config says ``qtest``
+        self.trace: TraceLog | None = None  #: what the guest's AML does; None if QEMU does not tell
         self.qemu_version = ""  #: such as ``7.2.22``, from query-version
         self._process = process
         qmp.explain_lost = self._explain_lost
@@ -79,8 +81,7 @@ class Vm:
     @contextmanager
     def launch(cls, config: VmConfig, *, folder: Path, deadline: Deadline) -> Iterator[Vm]:
         """Start QEMU and end it at the end; ready when it answers on QMP, which says nothing of the guest.
-
-        The folder gets ``qemu-command.txt``, ``qmp.jsonl``, ``serial.log`` and ``qemu-stderr.log``.
+        The folder gets ``qemu-command.txt`` and all logs.
 
         :raise VmError: if QEMU does not start, with what it printed, or says nothing for
             :data:`SPEAKS_WITHIN_S`.
@@ -94,17 +95,18 @@ class Vm:
         with ExitStack() as stack:
             try:
                 qtest = stack.enter_context(QtestSession.pair()) if config.qtest else None
+                trace = stack.enter_context(TraceLog.open(folder))
                 over = functools.partial(overlay_of, folder=folder, deadline=deadline)
                 with theirs, over(config.disk) as disk, over(config.variables) as nvram, passing(qtest) as fd:
                     qmp_fd = theirs.fileno()
                     fds = {"overlay_fd": disk, "variables_fd": nvram, "qtest_fd": fd}
-                    argv = command_line(config, folder=folder, qmp_fd=qmp_fd, **fds)
-                    pass_fds = [qmp_fd, *(one for one in fds.values() if one is not None)]
+                    argv = command_line(config, folder=folder, qmp_fd=qmp_fd, **fds, trace=trace.arguments())
+                    pass_fds = [qmp_fd, trace.fd, *(one for one in fds.values() if one is not None)]
                     process = stack.enter_context(QemuProcess.start(argv, folder=folder, pass_fds=pass_fds))
             except BaseException:
                 ours.close()
                 raise
-            started_s = time.monotonic()
+            since_s = time.monotonic()
             if not any(memory.backend.prealloc for memory in memories):
                 deadline = deadline.sooner(SPEAKS_WITHIN_S)
             try:
@@ -116,11 +118,12 @@ class Vm:
                 stack.callback(vm._quit)
                 # QEMU may greet before it has looked at all of its command line, but answers only after.
                 vm.qemu_version = read_version(vm.execute("query-version", deadline=deadline))
+                vm.trace = trace if trace.works(qmp, deadline=deadline) else None
             except (QmpLostError, VmExitedError) as err:
                 process.wait(Deadline.after(EXIT_WITHIN_S))
                 raise VmError(f"QEMU did not start; {process.describe_end()}") from err
             except DeadlineExpiredError as err:
-                raise process.silent(since_s=started_s) from err
+                raise process.silent(since_s=since_s) from err
             yield vm
 
     @property
@@ -279,8 +282,7 @@ class Vm:
         return error
 
     def _exited_error(self) -> VmExitedError:
-        heard = self.watch.events
-        reasons = [str(event.data.get("reason")) for event in heard if event.name == "SHUTDOWN"]
+        reasons = [str(event.data.get("reason")) for event in self.watch.events if event.name == "SHUTDOWN"]
         after = f" after a shutdown ({', '.join(reasons)})" if reasons else ""
         return VmExitedError(self._process.describe_end() + after)
 

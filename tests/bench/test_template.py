@@ -59,6 +59,7 @@ PROFILE_REST = {
     "limits": Limits(max_vcpus=2),
     "ssh": Ssh(user="other", shell="cmd"),
     "require": ("driver",),
+    "ost": "recorded",
     "deadlines": Deadlines(boot="1 s"),
     "links": Links(processor="other", memory="other"),
 }

@@ -186,7 +186,7 @@ def test_nothing_is_left_behind_when_the_harness_is_ended(
     assert list(scratch.rglob("*")) == []
     left = {path.name for path in (results / "long").iterdir()}
     assert left <= {
-        *("plan.yaml", "qemu-command.txt", "qmp.jsonl", "serial.log", "qemu-stderr.log"),
+        *("plan.yaml", "qemu-command.txt", "qmp.jsonl", "serial.log", "qemu-stderr.log", "qemu-trace.log"),
         *("driver.log", "timeline.jsonl", "verdict.json", "boot.json", "harness.log"),
     }
     if signal_number == signal.SIGINT:

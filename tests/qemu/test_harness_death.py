@@ -19,7 +19,7 @@ from harness.deadline import Deadline
 
 ROOT = Path(__file__).resolve().parents[2]
 HARNESS = "tests.qemu.launch_and_hang"
-LOGS = {"qemu-command.txt", "qemu-stderr.log", "qmp.jsonl", "serial.log"}
+LOGS = {"qemu-command.txt", "qemu-stderr.log", "qemu-trace.log", "qmp.jsonl", "serial.log"}
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ from harness.wires.qmp import Event
 from tests.qemu.bare_vm import Launch, acpi_of, bare_config, small_shape
 from tests.qemu.starved import starved
 
-LOGS = {"qemu-command.txt", "qemu-stderr.log", "qmp.jsonl", "serial.log"}
+LOGS = {"qemu-command.txt", "qemu-stderr.log", "qemu-trace.log", "qmp.jsonl", "serial.log"}
 
 
 def about(device_id: str) -> Callable[[Event], bool]:
@@ -416,7 +416,7 @@ def test_the_qmp_log_holds_every_message_of_both_directions(launch: Launch) -> N
     sent = [line["sent"] for line in log if "sent" in line]
     replies = [line["received"] for line in log if "received" in line]
     assert [message["execute"] for message in sent] == [
-        "qmp_capabilities", "query-version", "cont", "stop", "nosuch", "quit",
+        "qmp_capabilities", "query-version", "trace-event-set-state", "cont", "stop", "nosuch", "quit",
     ]  # fmt: skip
     assert {message.get("id") for message in sent} == {message.get("id") for message in replies}
     assert "QMP" in replies[0], "the greeting"

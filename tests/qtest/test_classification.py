@@ -139,6 +139,27 @@ FAILS = [
         id="refuse-one-of-a-burst",
     ),
     pytest.param(
+        plan("[deaf]", DIMM, within="200 ms"),
+        Failure(
+            "ospm",
+            "the insertion of dimm0 in the guest's ACPI (AML) not taken",
+            "taken by the guest",
+            "not taken",
+        ),
+        id="deaf",
+    ),
+    pytest.param(
+        plan("[accept, deaf]", VCPU, VCPU, within="200 ms"),
+        Failure(
+            "ospm",
+            "the insertion of vcpu1 in the guest's ACPI (AML) not taken",
+            "taken by the guest",
+            "not taken",
+            step=2,
+        ),
+        id="deaf-in-the-second-step",
+    ),
+    pytest.param(
         plan("[silent]", DIMM, within="200 ms"),
         failed_at_ospm("no answer"),
         id="silent",

@@ -107,7 +107,7 @@ def test_nothing_of_it_is_left(session: Session, tmp_path: Path) -> None:
         assert verdict.outcome == "passed"
         assert {path.name for path in verdict.evidence.iterdir()} == {
             *("plan.yaml", "boot.json", "verdict.json", "timeline.jsonl", "driver.log", "harness.log"),
-            *("qemu-command.txt", "qemu-stderr.log", "qmp.jsonl", "serial.log"),
+            *("qemu-command.txt", "qemu-stderr.log", "qemu-trace.log", "qmp.jsonl", "serial.log"),
         }
         held.append((threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))))
     assert held[0] == held[1]

@@ -20,8 +20,8 @@ from harness.plan.plan import load_plan
 PROFILES = Path(__file__).parents[2] / "testplans" / "guests"
 STEP = "steps: [{plug: {vcpus: 1}, expect: {driver: []}}]\n"
 ALLOWED = (
-    "allowed: accept, silent, twice, in_progress, panic, restart, power_off, {refuse: 0x81}, {late: 300 ms}, "
-    "{in_progress: 300 ms} and {reversed: 3}"
+    "allowed: accept, silent, deaf, twice, in_progress, panic, restart, power_off, {refuse: 0x81}, "
+    "{late: 300 ms}, {in_progress: 300 ms} and {reversed: 3}"
 )
 STATUSES = "allowed: a whole number from 1 to 0xffffffff but 0x80, such as 0x81"
 
@@ -45,6 +45,7 @@ def meaning(behaviour: Behaviour) -> tuple[list[tuple[int, float]], str | None, 
     [
         ("accept", [(0, 0.0)], None, 1),
         ("silent", [], None, 1),
+        ("deaf", [], None, 1),
         ("twice", [(0, 0.0), (0, 0.0)], None, 1),
         ("in_progress", [(0x80, 0.0)], None, 1),
         ("{in_progress: 1.5 s}", [(0x80, 0.0), (0, 1.5)], None, 1),
@@ -133,7 +134,7 @@ def _words(schema: dict[str, Any]) -> list[str]:
          "allowed: q35, or a version of it such as pc-q35-7.2"),
         ("require: [driver]", "2:11: 'driver' is not known; allowed: vm, ospm"),
         ("ssh: {user: root}", "2:1: unknown key 'ssh'; allowed: description, system, machine, cpu_model, "
-         "tcg_thread, limits, require, deadlines, acpi"),
+         "tcg_thread, limits, require, ost, deadlines, acpi"),
     ],
 )  # fmt: skip
 def test_what_such_a_guest_cannot_have_is_told(tmp_path: Path, line: str, error: str) -> None:
@@ -147,7 +148,7 @@ def test_what_such_a_guest_cannot_have_is_told(tmp_path: Path, line: str, error:
 durations = st.builds("{} {}".format, st.integers(1, 1_440), st.sampled_from(["ms", "s", "min"]))
 statuses = st.integers(1, 0xFFFF_FFFF).filter(lambda status: status != 0x80)
 entries = st.one_of(
-    st.sampled_from(["accept", "silent", "twice", "in_progress", "panic", "restart", "power_off"]),
+    st.sampled_from(["accept", "silent", "deaf", "twice", "in_progress", "panic", "restart", "power_off"]),
     st.fixed_dictionaries({"refuse": statuses}),
     st.fixed_dictionaries({"late": durations}),
     st.fixed_dictionaries({"in_progress": durations}),

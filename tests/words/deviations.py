@@ -137,15 +137,26 @@ def _answers(evidence: StepEvidence, _last_seq: int) -> Iterator[Deviation]:
             answers = (*others, replace(given, **changes))  # noqa: B023
             return Deviation(what, "ospm", replace(evidence, ospm=answers), waits)
 
-        yield Deviation(
-            f"no answer for {answer.device_id}", "ospm", replace(evidence, ospm=others), waits=True
-        )
-        yield instead(f"an answer for another device than {answer.device_id}", device_id="other", waits=True)
-        yield instead("an answer from another source", source=max(answer.sources) + 1, waits=True)
+        waits = answer.required
+        if waits:
+            nothing = replace(evidence, ospm=others)
+            yield Deviation(f"no answer for {answer.device_id}", "ospm", nothing, waits=True)
+        yield instead(f"an answer for another device than {answer.device_id}", device_id="other", waits=waits)
+        yield instead("an answer from another source", source=max(answer.sources) + 1, waits=waits)
         yield instead("a failure", status=_failure(answer))
         yield instead("a failure before the success", others=(*evidence.ospm,), status=_failure(answer))
         for status in answer.passing:
             yield instead("an answer that is not the last", status=status, waits=True)
+    yield from _aml(evidence)
+
+
+def _aml(evidence: StepEvidence) -> Iterator[Deviation]:
+    acts = evidence.aml or ()
+    for act in acts:
+        others = tuple(one for one in acts if one is not act)
+        late = replace(act, at_s=evidence.due_from_s + evidence.within_s + 1)
+        yield Deviation(f"no {act.what}", "ospm", replace(evidence, aml=others), True)
+        yield Deviation(f"a late {act.what}", "ospm", replace(evidence, aml=(*others, late)), False)
 
 
 def _failure(answer: Answer) -> int:

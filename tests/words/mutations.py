@@ -15,7 +15,7 @@ from typing import Any
 
 from harness.document.units import MIB
 from harness.evidence.record import CHOICES
-from harness.evidence.witness import ObservedRecord, StepEvidence, Witness
+from harness.evidence.witness import AmlAct, ObservedRecord, StepEvidence, Witness
 from tests.words.perfect_run import QPC_HZ, Evidence, change
 
 PAGE = Path(__file__).parents[2] / "docs" / "driver-log.md"
@@ -44,6 +44,7 @@ NOT_JUDGED = {
         "0.1 s on, with those after it",
     ): "timers have ticks and whoever reads them waits",
     ("dimm", "address", "another that is free"): "QEMU's own choice unless the plan makes it",
+    ("AML", "error_s", "another"): "it only says how exact an instant is",
     (
         "guest",
         "reading",
@@ -244,6 +245,8 @@ _Other = tuple[Witness, str, str, str, StepEvidence]
 def _of_step(step: StepEvidence) -> Iterator[_Other]:
     yield from _of_vm(step)
     yield from _of_ospm(step)
+    if step.aml is not None:
+        yield from _of_aml(step)
     yield from _of_guest(step)
 
 
@@ -310,6 +313,35 @@ def _of_ospm(step: StepEvidence) -> Iterator[_Other]:
             yield "ospm", "_OST", "(all)", "left out", replace(step, ospm=tuple(told))
 
 
+def _of_aml(step: StepEvidence) -> Iterator[_Other]:
+    acts = step.aml or ()
+
+    def other(field: str, to: str, aml: Iterable[AmlAct]) -> _Other:
+        return "ospm", "AML", field, to, replace(step, aml=tuple(aml))
+
+    # A system that boots looks at all slots, and nothing of that is due.
+    if step.effect.boot != "same":
+        return
+    for slot in dict.fromkeys((one.slot_type, one.slot, one.what) for one in acts):
+        same = [one for one in acts if (one.slot_type, one.slot, one.what) == slot]
+        others = [one for one in acts if one not in same]
+        yield other("(all)", "left out", others)
+        changes: dict[tuple[str, str], Mapping[str, Any]] = {
+            ("what", "another"): {"what": "resources read" if slot[2] != "resources read" else "none"},
+            ("slot_type", "another"): {"slot_type": "DIMM" if slot[0] == "CPU" else "CPU"},
+            ("slot", "another"): {"slot": str(int(slot[1]) + 1)},
+            ("at_s", "after the deadline"): {"at_s": step.due_from_s + step.within_s + 1},
+        }
+        for (field, to), change_ in changes.items():
+            yield other(field, to, [*others, *(replace(one, **change_) for one in same)])
+        if same[0].address is not None and same[0].size_bytes is not None:
+            yield other("address", "another", [*others, replace(same[0], address=same[0].address + MIB)])
+            more = replace(same[0], size_bytes=same[0].size_bytes + 2 * MIB)
+            yield other("size_bytes", "2 MiB more", [*others, more])
+    stray = AmlAct("DIMM", "255", "insertion taken", step.acted_at_s, 0.0)
+    yield other("(all)", "one in an empty slot", [*acts, stray])
+
+
 def _of_guest(step: StepEvidence) -> Iterator[_Other]:
     guest = step.guest_after
     if guest is None:
@@ -355,9 +387,20 @@ def harmless(run: Evidence) -> Iterator[Mutation]:
             if chosen == [None]:
                 moved = replace(was, address=was.address + (1 << 40))
                 places = {**step.vm_after.dimm_places, name: moved}
-                other = replace(step, vm_after=replace(step.vm_after, dimm_places=places))
+                there = {
+                    index: replace(act, address=moved.address)
+                    for index, act in enumerate(step.aml or ())
+                    if act.address == was.address
+                }
+                aml = [there.get(index, act) for index, act in enumerate(step.aml or ())]
+                vm_after = replace(step.vm_after, dimm_places=places)
+                other = replace(step, vm_after=vm_after, aml=None if step.aml is None else tuple(aml))
                 steps = [*run.steps[:number], other, *run.steps[number + 1 :]]
                 yield Mutation("vm", "dimm", "address", "another that is free", replace(run, steps=steps))
+        for act in step.aml or ():
+            acts = [replace(one, error_s=0.5) if one is act else one for one in step.aml or ()]
+            steps = [*run.steps[:number], replace(step, aml=tuple(acts)), *run.steps[number + 1 :]]
+            yield Mutation("ospm", "AML", "error_s", "another", replace(run, steps=steps))
         guest = step.guest_after
         if guest is not None and guest.reading is not None:
             was_set = replace(guest.reading, time_100ns=guest.reading.time_100ns + HOUR)
@@ -409,7 +452,7 @@ def with_table(page: str, runs: Iterable[Evidence]) -> str:
 
 _PARTS = (
     *("any record", "load", "notification", "processor_change"),
-    *("vm", "vcpu", "dimm", "_OST", "guest"),
+    *("vm", "vcpu", "dimm", "AML", "_OST", "guest"),
 )
 
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from textwrap import dedent
@@ -12,11 +12,12 @@ from typing import Any
 
 from harness.document.units import GIB
 from harness.evidence.driver_rules import DriverRules, existing_interfaces
-from harness.evidence.effect import Announcement, Effect
+from harness.evidence.effect import PLUG_SOURCES, Announcement, Effect
 from harness.evidence.judge import RunJudge
 from harness.evidence.mismatch import Mismatch
 from harness.evidence.record import LogParser
 from harness.evidence.witness import (
+    AmlAct,
     Announced,
     AnsweredCommand,
     ClockReading,
@@ -239,12 +240,24 @@ def perfect_step(step: Step, before: Seen, driver: Driver) -> StepEvidence:
             )
             for answer in effect.answers
         ),
+        aml=tuple(_aml(effect, before.vm, vm_after, at_s + 0.05)),
         guest_before=before.guest,
         guest_after=_guest(effect, before.guest, step.number, at_s + 1),
         records=tuple(_records(driver, step, before, announced, at_s)),
         answered=_answered(effect, at_s),
         announced=tuple(announced),
     )
+
+
+def _aml(effect: Effect, before: VmState, after: VmState, at_s: float) -> Iterator[AmlAct]:
+    plugged = [answer.device_id for answer in effect.answers if answer.sources == PLUG_SOURCES]
+    for device in effect.added:
+        if device.device_id in plugged:
+            slot = _slot(device.device_id, effect, before, after)
+            yield AmlAct(*slot, "insertion taken", at_s, 0.001)
+            if device.is_memory:
+                address = after.dimm_places[device.device_id].address
+                yield AmlAct(*slot, "resources read", at_s + 0.01, 0.001, address, device.size_bytes)
 
 
 def _vm(effect: Effect, before: VmState) -> VmState:

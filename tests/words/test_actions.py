@@ -304,6 +304,7 @@ def made_up_cases(draw: st.DrawFn) -> Case:
         sources=st.sampled_from([(0, 1), (3, 0x103)]),
         statuses=st.sampled_from([(0,), (0, 0x81)]),
         passing=st.sampled_from([(), (0x80,), (0x80, 0x82)]),
+        required=st.booleans(),
     )
     effect = Effect(
         added=added,

@@ -15,12 +15,13 @@ import pytest
 
 from harness.evidence.mismatch import first_broken
 from harness.evidence.record import Record
-from harness.evidence.witness import DimmPlace, GuestState, ObservedRecord, OspmStatus, VmState
+from harness.evidence.witness import AmlAct, DimmPlace, GuestState, ObservedRecord, OspmStatus, VmState
 from harness.plan.plan import load_plan
 from tests.words.captured import FOLDER, captured_run
 from tests.words.mutations import NOT_JUDGED, PAGE, harmless, mutations, with_table
 from tests.words.perfect_run import REFERENCE, TESTPLANS, Evidence, perfect_run, plan_of
 
+WITNESSED = (VmState, GuestState, OspmStatus, AmlAct)
 #: What no default plan has.
 OTHERS = {
     "a synchronous burst": """
@@ -98,7 +99,11 @@ def test_every_field_of_all_evidence_was_another() -> None:
             for one, other in zip(_parts(run), _parts(mutation.run), strict=False):
                 changed |= {(type(one).__name__, name) for name in _differing(one, other)}
     assert changed >= {
-        *((kind.__name__, item.name) for kind in (VmState, GuestState, OspmStatus) for item in fields(kind)),
+        *(
+            (kind.__name__, item.name)
+            for kind in (VmState, GuestState, OspmStatus, AmlAct)
+            for item in fields(kind)
+        ),
         *(("Record", item.name) for item in fields(Record) if item.name not in ("kind", "line", "fields")),
         *(("DimmPlace", item.name) for item in fields(DimmPlace)),
     }
@@ -119,6 +124,7 @@ def _parts(run: Evidence) -> Iterator[object]:
         yield step.vm_after
         yield step.guest_after
         yield from step.ospm
+        yield from step.aml or ()
         yield from step.vm_after.dimm_places.values()
 
 
