@@ -27,6 +27,11 @@ const GUID *InterfaceClassGuid(INTERFACE_CLASS interfaceClass)
     return &g_classes[interfaceClass].guid;
 }
 
+const char *InterfaceClassWord(INTERFACE_CLASS interfaceClass)
+{
+    return g_classes[interfaceClass].word;
+}
+
 const char *InterfaceClassText(INTERFACE_CLASS interfaceClass)
 {
     return g_classes[interfaceClass].text;

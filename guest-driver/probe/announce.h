@@ -40,6 +40,7 @@ typedef struct ANNOUNCED
 bool IsAnnouncement(char *request, char **words);
 void Announce(char *words, bool wine, ANNOUNCED *announced);
 const GUID *InterfaceClassGuid(INTERFACE_CLASS interfaceClass);
+const char *InterfaceClassWord(INTERFACE_CLASS interfaceClass); // processor or memory
 const char *InterfaceClassText(INTERFACE_CLASS interfaceClass); // {GUID} in lower case
 void SayAnnounceError(ANNOUNCED *announced, const char *what, unsigned long error);
 

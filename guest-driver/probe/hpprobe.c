@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // hpprobe: says as JSON how many processors and how much memory the system uses, which boot it is, and the time; once,
-// or for each line of stdin. A line may also want a device interface announced. Or it has the system write to its
-// disk what a hard reset would lose.
+// or for each line of stdin. A line may also want a device interface announced, or to know of which interfaces programs
+// were told. Or it has the system write to its disk what a hard reset would lose.
 #include <fcntl.h>
 #include <inttypes.h>
 #include <io.h>
@@ -12,6 +12,7 @@
 #include "announce.h"
 #include "save.h"
 #include "state.h"
+#include "told.h"
 
 enum
 {
@@ -45,8 +46,43 @@ static void PrintString(const char *text)
     putchar('"');
 }
 
-// Says with the sample what came of an announcement, if there was one.
-static bool PrintSample(const char *id, bool wine, const ANNOUNCED *announced)
+// Whether a request line wants to know what was told; if so, the line is cut after its id.
+static bool WantsTold(char *request)
+{
+    static const char verb[] = " told";
+    char *space = strchr(request, ' ');
+    if (space == NULL || strcmp(space, verb) != 0)
+    {
+        return false;
+    }
+    *space = '\0';
+    return true;
+}
+
+static void PrintTold(bool wine, bool listens)
+{
+    static TOLD told;
+    if (!listens)
+    {
+        printf(",\"told\":null");
+        return;
+    }
+    const char *separator = "";
+    printf(",\"told\":[");
+    while (wine ? TakeToldOnWine(&told) : TakeToldOnWindows(&told))
+    {
+        printf(
+            "%s{\"number\":%" PRIu64 ",\"class\":\"%s\",\"event\":\"%s\",\"qpc\":%" PRId64 ",\"link\":", separator,
+            told.number, InterfaceClassWord(told.interfaceClass), told.arrival ? "arrival" : "removal", told.qpc);
+        PrintString(told.link);
+        putchar('}');
+        separator = ",";
+    }
+    putchar(']');
+}
+
+// Says with the sample what came of an announcement, if there was one, and what was told, if that was asked for.
+static bool PrintSample(const char *id, bool wine, const ANNOUNCED *announced, const bool *listens)
 {
     SYSTEM_STATE state = {0};
     LARGE_INTEGER frequency;
@@ -62,6 +98,10 @@ static bool PrintSample(const char *id, bool wine, const ANNOUNCED *announced)
     printf(",\"boot_id\":");
     PrintString(state.bootId);
     printf(",\"boot_time_100ns\":%" PRIu64, state.bootTime100ns);
+    if (listens != NULL)
+    {
+        PrintTold(wine, *listens);
+    }
     QueryPerformanceFrequency(&frequency);
     // Both clocks last: who asks knows then that they were read just before the answer came.
     QueryPerformanceCounter(&counter);
@@ -109,7 +149,7 @@ int main(int argc, char **argv)
     (void)_setmode(_fileno(stdout), _O_BINARY);
     if (argc == 1)
     {
-        return PrintSample("", wine, NULL) ? 0 : EXIT_UNREADABLE;
+        return PrintSample("", wine, NULL, NULL) ? 0 : EXIT_UNREADABLE;
     }
     if (argc == 2 && strcmp(argv[1], "--save") == 0)
     {
@@ -121,10 +161,12 @@ int main(int argc, char **argv)
             stderr,
             "usage: hpprobe          one sample as a line of JSON\n"
             "       hpprobe --loop   one for each line of stdin, which it carries as \"id\";\n"
-            "                        <id> announce <processor|memory> <arrival|removal> <name> announces first\n"
+            "                        <id> announce <processor|memory> <arrival|removal> <name> announces first,\n"
+            "                        <id> told adds what programs were told of such interfaces since it was asked\n"
             "       hpprobe --save   write registry and files to the disk\n");
         return EXIT_USAGE;
     }
+    const bool listens = wine ? ListenOnWine() : ListenOnWindows();
     while (ReadRequest(request, sizeof request))
     {
         ANNOUNCED announced;
@@ -134,7 +176,8 @@ int main(int argc, char **argv)
         {
             Announce(words, wine, &announced);
         }
-        if (!PrintSample(request, wine, announces ? &announced : NULL))
+        const bool wantsTold = !announces && WantsTold(request);
+        if (!PrintSample(request, wine, announces ? &announced : NULL, wantsTold ? &listens : NULL))
         {
             return EXIT_UNREADABLE;
         }

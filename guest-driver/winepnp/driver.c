@@ -36,7 +36,8 @@ static NTSTATUS NTAPI WpOpenOrClose(PDEVICE_OBJECT device, PIRP irp)
 static NTSTATUS NTAPI WpControl(PDEVICE_OBJECT device, PIRP irp)
 {
     UNREFERENCED_PARAMETER(device);
-    if (IoGetCurrentIrpStackLocation(irp)->Parameters.DeviceIoControl.IoControlCode == WINEPNP_IOCTL_STATE)
+    const ULONG code = IoGetCurrentIrpStackLocation(irp)->Parameters.DeviceIoControl.IoControlCode;
+    if (code == WINEPNP_IOCTL_STATE || code == WINEPNP_IOCTL_TOLD)
     {
         ULONG_PTR information = 0;
         const NTSTATUS status = WpCarryOut(irp, &information);
@@ -83,6 +84,7 @@ NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT driverObject, PUNICODE_STRING registry
     }
     WpInitializeNotify();
     WpInitializeBook();
+    WpInitializeTold();
     WpInitializeProcessors();
     WpInitializeFigures();
 

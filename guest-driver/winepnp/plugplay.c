@@ -43,6 +43,7 @@ NTSTATUS WpArrive(const WINEPNP_NOTICE *notice, WINEPNP_CALLED *called)
     {
         WINEPNP_NOTICE arrival = *notice;
         arrival.EventGuid = GUID_DEVICE_INTERFACE_ARRIVAL;
+        WpKeepTold(&arrival);
         WpTell(&arrival, number, called);
     }
     return status;
@@ -56,6 +57,7 @@ NTSTATUS WpRemove(const WINEPNP_NOTICE *notice, WINEPNP_CALLED *called)
     if (NT_SUCCESS(status))
     {
         removal.EventGuid = GUID_DEVICE_INTERFACE_REMOVAL;
+        WpKeepTold(&removal);
         WpTell(&removal, MAXULONG64, called);
     }
     return status;

@@ -97,7 +97,20 @@ static NTSTATUS WpState(PIRP irp, ULONG_PTR *information)
     return WpAnswer(irp, &state, sizeof state, information);
 }
 
-// PASSIVE_LEVEL, worker; WINEPNP_IOCTL_STATE on any thread.
+// PASSIVE_LEVEL, any thread, likewise.
+static NTSTATUS WpTold(PIRP irp, ULONG_PTR *information)
+{
+    WINEPNP_TOLD told;
+    const ULONG64 *after = WpInput(irp, sizeof *after);
+    if (after == NULL)
+    {
+        return STATUS_INVALID_PARAMETER;
+    }
+    WpNextTold(*after, &told);
+    return WpAnswer(irp, &told, sizeof told, information);
+}
+
+// PASSIVE_LEVEL, worker; WINEPNP_IOCTL_STATE and WINEPNP_IOCTL_TOLD on any thread.
 NTSTATUS WpCarryOut(PIRP irp, ULONG_PTR *information)
 {
     const ULONG code = IoGetCurrentIrpStackLocation(irp)->Parameters.DeviceIoControl.IoControlCode;
@@ -116,6 +129,8 @@ NTSTATUS WpCarryOut(PIRP irp, ULONG_PTR *information)
         return WpFail(irp);
     case WINEPNP_IOCTL_STATE:
         return WpState(irp, information);
+    case WINEPNP_IOCTL_TOLD:
+        return WpTold(irp, information);
     default:
         return STATUS_INVALID_DEVICE_REQUEST;
     }

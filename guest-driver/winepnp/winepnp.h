@@ -61,6 +61,11 @@ NTSTATUS WpArrive(const WINEPNP_NOTICE *notice, WINEPNP_CALLED *called);
 NTSTATUS WpRemove(const WINEPNP_NOTICE *notice, WINEPNP_CALLED *called);
 VOID WpDeliver(const WINEPNP_NOTICE *notice, WINEPNP_CALLED *called);
 
+// told.c: the latest notifications, for programs.
+VOID WpInitializeTold(VOID);
+VOID WpKeepTold(const WINEPNP_NOTICE *notice);
+VOID WpNextTold(ULONG64 after, WINEPNP_TOLD *told);
+
 // processors.c: synchronous processor callbacks.
 VOID WpInitializeProcessors(VOID);
 VOID WpNotifyProcessor(const WINEPNP_PROCESSOR *change, WINEPNP_CALLED *called);

@@ -18,6 +18,7 @@ enum
     WINEPNP_IOCTL_PROCESSOR = CTL_CODE(FILE_DEVICE_UNKNOWN, 0x806, METHOD_BUFFERED, FILE_ANY_ACCESS),
     WINEPNP_IOCTL_FAIL = CTL_CODE(FILE_DEVICE_UNKNOWN, 0x807, METHOD_BUFFERED, FILE_ANY_ACCESS),
     WINEPNP_IOCTL_STATE = CTL_CODE(FILE_DEVICE_UNKNOWN, 0x808, METHOD_BUFFERED, FILE_ANY_ACCESS),
+    WINEPNP_IOCTL_TOLD = CTL_CODE(FILE_DEVICE_UNKNOWN, 0x809, METHOD_BUFFERED, FILE_ANY_ACCESS),
 };
 
 // SYSTEM: the figures that drivers are told from now on.
@@ -59,6 +60,15 @@ typedef struct _WINEPNP_CALLED
     ULONG Callbacks;
     LONG FirstFailure; // the first status that was not a success, else 0
 } WINEPNP_CALLED;
+
+// The answer to TOLD, which brings a ULONG64: the number after which drivers were told of that interface.
+typedef struct _WINEPNP_TOLD
+{
+    ULONG64 Number; // from 1 on, without gaps; 0: nothing was told after that
+    ULONG64 Last;   // of all
+    LONG64 Qpc;     // just before the first driver was told
+    WINEPNP_NOTICE Notice;
+} WINEPNP_TOLD;
 
 // The answer to STATE.
 typedef struct _WINEPNP_STATE

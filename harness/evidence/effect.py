@@ -107,6 +107,7 @@ class Effect:
     # guest
     processors: int = 0  #: more (or fewer), exactly
     memory_bytes: int = 0
+    told_required: bool = True  #: whether programs must be told of each interface that comes or goes
     boot: Literal["same", "new", "none"] = "same"  #: its boot id; none: it is switched off
     clock: Literal["kept", "anew"] = "kept"  #: whether guest time must be fitted to host time again
     # driver
@@ -115,6 +116,10 @@ class Effect:
     announced: tuple[Announcement, ...] = ()
     driver_runs: bool | None = None  #: afterwards; None: as before
 
-    def with_answers_unasked(self) -> Effect:
-        """Return the effect on a guest whose ACPI may answer or not: a failure is one all the same."""
-        return replace(self, answers=tuple(replace(one, required=False) for one in self.answers))
+    def asking(self, *, answers: bool, told: bool) -> Effect:
+        """Return the effect on a guest whose ACPI must answer, and that must tell programs, or need not.
+
+        What is not asked for and comes is judged all the same.
+        """
+        answered = tuple(replace(one, required=answers) for one in self.answers)
+        return replace(self, answers=answered, told_required=told)

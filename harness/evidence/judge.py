@@ -28,6 +28,7 @@ from harness.evidence.judge_figures import MOST_BOOT_SLACK_BYTES
 from harness.evidence.judge_interfaces import Links
 from harness.evidence.judge_ospm import is_answered, ospm_mismatches
 from harness.evidence.judge_reply import reply_mismatches
+from harness.evidence.judge_told import is_told, told_mismatches, untold_links
 from harness.evidence.judge_vm import vm_mismatches, wanted_run_state, with_more
 from harness.evidence.mismatch import Mismatch, by_blame, first_broken
 from harness.evidence.witness import ObservedRecord, StepEvidence, VmState, Witness
@@ -50,6 +51,7 @@ def mismatches(evidence: StepEvidence) -> Iterator[Mismatch]:
     yield from reply_mismatches(evidence)
     yield from ospm_mismatches(evidence)
     yield from _guest(evidence)
+    yield from told_mismatches(evidence)
 
 
 def outstanding(evidence: StepEvidence) -> frozenset[Witness]:
@@ -60,6 +62,8 @@ def outstanding(evidence: StepEvidence) -> frozenset[Witness]:
     effect, missing = evidence.effect, set[Witness]()
     if not _has(evidence.vm_after, effect) or evidence.vm_after.run_state != wanted_run_state(evidence):
         missing.add("vm")
+    if not is_told(evidence):
+        missing.add("guest")
     if not is_answered(evidence):
         missing.add("ospm")
     before, after = evidence.guest_before, evidence.guest_after
@@ -131,7 +135,9 @@ class RunJudge:
         self._found_last = [*self._booted_in_between(evidence), *mismatches(evidence)]
         self._last = evidence
         if not evidence.incidents:
-            self._found_last += self._driver.step(evidence)
+            found = list(self._driver.step(evidence))
+            # What was wrong with a record otherwise is not told twice.
+            self._found_last += found or untold_links(evidence)
         return self.mismatches()
 
     def _booted_in_between(self, evidence: StepEvidence) -> Iterator[Mismatch]:

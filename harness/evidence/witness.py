@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from harness.evidence.effect import Announcement, DeviceKind, Effect, announced_after
+from harness.evidence.effect import Announcement, DeviceKind, Effect, InterfaceClass, announced_after
 from harness.evidence.incident import Incident
 from harness.evidence.record import Record
 
@@ -127,6 +127,17 @@ class Announced:
     at_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Witness ``guest``: a device interface of which the guest's PnP manager told a program in user mode."""
+
+    interface_class: InterfaceClass
+    event: Literal["arrival", "removal"]
+    link: str
+    at_s: float  #: by the guest's performance counter
+    error_s: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
     """How everything was at the end of the step before: what a step's effect is counted from."""
@@ -171,6 +182,7 @@ class StepBegun:
 
     :ivar due_from_s: from when ``within_s`` counts: the act, or the guest's return after it.
     :ivar aml: what the guest's AML did; None if QEMU does not tell.
+    :ivar told: of what programs were told; None if that is not known, as in a step in which the guest boots.
     :ivar refused: what the guest said when the driver did not start or stop.
     :ivar incidents: what happened that no step asked for.
     """
@@ -188,6 +200,7 @@ class StepBegun:
     ospm: tuple[OspmStatus, ...]
     records: tuple[ObservedRecord, ...]
     aml: tuple[AmlAct, ...] | None = None
+    told: tuple[Told, ...] | None = None
     refused: str | None = None
     answered: AnsweredCommand | None = None
     announced: tuple[Announced, ...] = ()

@@ -22,7 +22,7 @@ from harness.errors import (
     VmStalledError,
 )
 from harness.evidence.effect import Announcement
-from harness.evidence.witness import GuestState, ObservedRecord
+from harness.evidence.witness import GuestState, ObservedRecord, Told
 from harness.guest.driver_setup import DriverSetup
 from harness.vm.vm import Vm
 
@@ -68,6 +68,13 @@ class Guest(ABC):
     @abstractmethod
     def sample(self, *, deadline: Deadline) -> GuestState | None:
         """Ask the operating system what it uses: witness ``guest``. None where there is none."""
+
+    def take_told(self) -> tuple[Told, ...] | None:
+        """Return of what programs were told between the samples before the last call and now.
+
+        None where that is not known.
+        """
+        return None
 
     @abstractmethod
     def time_of_day(self, *, deadline: Deadline) -> TimeOfDay | None:

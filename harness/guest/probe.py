@@ -73,6 +73,24 @@ class ProbeSample(ProbeAnswer):
         return ClockReading(qpc=self.qpc, qpc_hz=self.qpc_hz, time_100ns=self.system_time_100ns)
 
 
+class ToldInterface(BaseModel):
+    """A device interface of which the guest's PnP manager told programs that it came or went."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
+
+    number: _Positive  #: without gaps
+    interface_class: Literal["processor", "memory"] = Field(alias="class")
+    event: Literal["arrival", "removal"]
+    qpc: _Count
+    link: str
+
+
+class ToldAnswer(ProbeAnswer):
+    """A line of the probe that was to say of what programs were told; None if it cannot know."""
+
+    told: tuple[ToldInterface, ...] | None = None
+
+
 class AnnounceAnswer(ProbeAnswer):
     """A line of the probe after it was to announce a device interface; a probe that cannot says neither."""
 
@@ -89,6 +107,7 @@ class Probe:
     def __init__(self, process: RemoteProcess) -> None:
         self._process = process
         self._asked = 0
+        self._told = 0  #: number of the last interface of which programs were told
         self.samples: deque[ProbeSample] = deque(maxlen=KEPT_SAMPLES)
 
     @classmethod
@@ -105,14 +124,39 @@ class Probe:
         :raise DeadlineExpiredError: no answer in time; a late one does not disturb the next question.
         :raise GuestError: the probe ended, or said something that is no answer.
         """
+        sample, _ = self._sample(ProbeAnswer, "", deadline=deadline)
+        return sample
+
+    def look(self, *, deadline: Deadline) -> tuple[ProbeSample, tuple[ToldInterface, ...] | None]:
+        """Ask once, also for the interfaces of which programs were told since this was last asked.
+
+        None for those where the guest does not tell the probe.
+
+        :raise GuestError: as :meth:`sample`, or there were more than it keeps.
+        """
+        sample, answer = self._sample(ToldAnswer, " told", deadline=deadline)
+        for one in answer.told or ():
+            if one.number != self._told + 1:
+                count = one.number - self._told - 1
+                raise GuestError(
+                    f"the probe in the guest lost {count} interfaces of which programs were told"
+                )
+            self._told = one.number
+        return sample, answer.told
+
+    def _sample(
+        self, model: type[_Answer], request: str, *, deadline: Deadline
+    ) -> tuple[ProbeSample, _Answer]:
         self._asked += 1
         question = str(self._asked)
         before_s = time.monotonic()
-        self._process.write_line(question, deadline=deadline)
-        answer = self._answer(ProbeAnswer, {question}, deadline=deadline)
-        sample = ProbeSample(**answer.model_dump(), host_before_s=before_s, host_after_s=time.monotonic())
+        self._process.write_line(f"{question}{request}", deadline=deadline)
+        # To a probe that does not know the request the whole line is the question's id.
+        answer = self._answer(model, {question, f"{question}{request}"}, deadline=deadline)
+        known = {name: getattr(answer, name) for name in ProbeAnswer.model_fields}
+        sample = ProbeSample(**known, host_before_s=before_s, host_after_s=time.monotonic())
         self.samples.append(sample)
-        return sample
+        return sample, answer
 
     def announce(
         self,

@@ -28,6 +28,7 @@ from harness.document.model import NotEmpty, ShortForm, Text, YamlModel, error_a
 from harness.document.source import Source, load_model
 from harness.document.units import DurationSeconds, SizeBytes, did_you_mean
 from harness.errors import ProfileError, UsageError
+from harness.evidence.effect import Effect
 from harness.evidence.witness import WITNESSES, Witness
 from harness.guest.ability import System
 from harness.guest.driver_home import DriverHome, WindowsPath
@@ -144,6 +145,11 @@ class Profile(YamlModel):
         description="whether the guest's ACPI must answer by _OST, or only may; unless given, it may on "
         "windows and must elsewhere",
     )
+    told: Literal["required", "recorded"] | None = Field(
+        default=None,
+        description="whether programs must be told of each interface, too; unless given, they need not be on "
+        "windows and must be elsewhere",
+    )
     deadlines: Deadlines = Deadlines()
 
     _source: Source[ProfileError] | None = PrivateAttr(default=None)
@@ -159,6 +165,11 @@ class Profile(YamlModel):
     def name(self) -> str:
         """The name of that file without its ending."""
         return self.source.stem
+
+    def ask(self, effect: Effect) -> Effect:
+        """Return the effect of a step as far as it must be seen on this guest."""
+        must_tell = self.told == "required" if self.told else self.system != "windows"
+        return effect.asking(answers=self.must_answer, told=must_tell)
 
     @property
     def must_answer(self) -> bool:

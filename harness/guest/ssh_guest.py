@@ -4,28 +4,27 @@
 from __future__ import annotations
 
 import ntpath
-import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from harness.deadline import Deadline
-from harness.errors import DriverRefusedError, GuestError, GuestGoneError
+from harness.errors import GuestError, GuestGoneError
 from harness.evidence.effect import Announcement
 from harness.evidence.guest_clock import GuestClock
 from harness.evidence.incident import Incident
-from harness.evidence.witness import GuestState, ObservedRecord
+from harness.evidence.witness import GuestState, ObservedRecord, Told
 from harness.guest.bench import SshBench
+from harness.guest.console import refuse_misuse, said
 from harness.guest.dialect import Dialect
 from harness.guest.driver_log_tail import DriverLogTail
 from harness.guest.driver_service import DriverService
 from harness.guest.driver_setup import DriverSetup
 from harness.guest.guest import Guest, TimeOfDay, blaming_vm
 from harness.guest.login_shell import check_login_shell
-from harness.guest.probe import Probe
+from harness.guest.probe import Probe, ToldInterface
 from harness.vm.argv import VmConfig
-from harness.vm.serial import read_serial_log
 from harness.vm.vm import Vm
 from harness.wires.ssh import SshConnection
 
@@ -43,6 +42,7 @@ class SshGuest(Guest):
         self._dialect = dialect
         self._ways = ExitStack()
         self._earlier_log = b""
+        self._told: list[ToldInterface] | None = None  #: and not taken yet
         self.ssh: SshConnection
         self.probe: Probe
         self.driver: DriverService
@@ -77,11 +77,24 @@ class SshGuest(Guest):
         self.setup = setup
         self._configure(deadline)
         self.driver.start(deadline=deadline)
-        _refuse_misuse(self.misuse())
+        refuse_misuse(self.misuse())
 
     def sample(self, *, deadline: Deadline) -> GuestState:
         """See :class:`Guest`."""
-        return self.probe.sample(deadline=deadline).state
+        sample, told = self.probe.look(deadline=deadline)
+        self._told = None if told is None else [*(self._told or ()), *told]
+        return sample.state
+
+    def take_told(self) -> tuple[Told, ...] | None:
+        """See :class:`Guest`."""
+        if self._told is None:
+            return None
+        taken, self._told = self._told, []
+        clock = GuestClock.fit(self.probe.samples)
+        return tuple(
+            Told(one.interface_class, one.event, one.link, clock.host_s(one.qpc), clock.error_s)
+            for one in taken
+        )
 
     def time_of_day(self, *, deadline: Deadline) -> TimeOfDay:
         """See :class:`Guest`."""
@@ -101,8 +114,9 @@ class SshGuest(Guest):
         if anew:
             self.probe.samples.clear()
         state = self.sample(deadline=deadline)
+        # Asking for nothing else takes less time, and so tells the clock better.
         while len(self.probe.samples) < CLOCK_SAMPLES:
-            state = self.sample(deadline=deadline)
+            state = self.probe.sample(deadline=deadline).state
         return state
 
     def new_records(self, *, deadline: Deadline) -> tuple[ObservedRecord, ...]:
@@ -166,15 +180,15 @@ class SshGuest(Guest):
 
     def last_words(self) -> str | None:
         """See :class:`Guest`."""
-        return _said(self.vm, self._dialect.panic)
+        return said(self.vm, self._dialect.panic)
 
     def crash(self) -> str | None:
         """See :class:`Guest`."""
-        return _said(self.vm, self._dialect.crash)
+        return said(self.vm, self._dialect.crash)
 
     def misuse(self) -> str | None:
         """See :class:`Guest`."""
-        return _said(self.vm, self._dialect.misuse)
+        return said(self.vm, self._dialect.misuse)
 
     def check_parts(self, *, deadline: Deadline) -> None:
         """See :class:`Guest`."""
@@ -189,6 +203,7 @@ class SshGuest(Guest):
         profile = self._bench.profile
         self.driver = DriverService(self.ssh, profile)
         self.log = DriverLogTail(self.ssh, profile.driver_log)
+        self._told = None
         self.probe = self._ways.enter_context(Probe.start(self.ssh, [profile.probe], deadline=deadline))
 
     def _configure(self, deadline: Deadline) -> None:
@@ -198,18 +213,6 @@ class SshGuest(Guest):
             existing=self.setup.existing,
             deadline=deadline,
         )
-
-
-def _said(vm: Vm, pattern: str | None) -> str | None:
-    """Return what the guest has said last on its console of what the pattern is for."""
-    found = re.findall(pattern, read_serial_log(vm.folder)) if pattern else [None]
-    return found[-1] if found else None
-
-
-def _refuse_misuse(misuse: str | None) -> None:
-    """Take what a driver did wrong while it started for a start that failed: no fork tells of it."""
-    if misuse is not None:
-        raise DriverRefusedError(f"it misused the PnP manager: {misuse}")
 
 
 @contextmanager
@@ -232,7 +235,7 @@ def boot(bench: SshBench, config: VmConfig, dialect: Dialect, *, folder: Path) -
                     driver = DriverService(ssh, bench.profile)
                     driver.configure(interfaces="both", synchronous=False, deadline=deadline)
             driver.start(deadline=deadline)
-            _refuse_misuse(_said(vm, dialect.misuse))
+            refuse_misuse(said(vm, dialect.misuse))
         yield vm
 
 

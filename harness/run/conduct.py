@@ -7,7 +7,7 @@ judging it is the same for all.
 
 from __future__ import annotations
 
-import time
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -48,21 +48,24 @@ class Conduct:
     """
 
     def __init__(self, plan: Plan, bench: Bench, folder: Path) -> None:
-        self._plan = plan
         self._deadlines = bench.profile.deadlines
-        self._links = bench.profile.link_patterns
         self._log = DriverLogFile(folder / DRIVER_LOG_FILE)
         file = bench.driver if isinstance(bench, SshBench) else None
         self._driver = driver_rules(plan, bench.profile, file=file)
         self._required = required_witnesses(plan, bench.profile)
-        self._answers_required = bench.profile.must_answer
+        self._profile = bench.profile
         self.earlier: tuple[ObservedRecord, ...] = ()
+        links = bench.profile.link_patterns
+        self._new_judge = functools.partial(
+            RunJudge, steps=len(plan.unrolled()), required=self._required, links=links, driver=self._driver
+        )
         self._judge = self._new_judge()
         self._under_way: StepUnderWay | None = None
         self._unread: DriverLogError | None = None  #: why the end of the log could not be judged
         self._said: tuple[Mismatch, ...] = ()  #: what the guest itself said of the driver
         self._seen: Seen
         self._ospm: OspmSeen
+        self._tells = False  #: whether it can be known of what programs are told
         self.steps: list[StepEvidence] = []
 
     @property
@@ -73,13 +76,14 @@ class Conduct:
     @contextmanager
     def begun(self, guest: Guest) -> Iterator[None]:
         """Learn the guest's clock, and how everything is before the first step; listen in the block."""
-        needs_trace = "ospm" in self._required and not self._answers_required
+        needs_trace = "ospm" in self._required and not self._profile.must_answer
         with OspmSeen.listen(guest.vm, needs_trace=needs_trace) as self._ospm:
             self._begin(guest)
             yield
 
     def _begin(self, guest: Guest) -> None:
         state = guest.learn_clock(deadline=self._command_deadline())
+        self._tells = guest.take_told() is not None
         self._seen = Seen(vm=guest.vm.state(), guest=state, qemu_version=guest.vm.qemu_version)
         wanted = existing_interfaces(self._driver, self._seen.vm, state)
         late = Deadline.after(self._deadlines.late_s)
@@ -91,9 +95,7 @@ class Conduct:
         A step starts from what the witnesses said at the end of the one before, so nothing that changes in
         between goes unnoticed.
         """
-        effect = step.effect(self._seen)
-        if not self._answers_required:
-            effect = effect.with_answers_unasked()
+        effect = self._profile.ask(step.effect(self._seen))
         with self._taking_its_end_for_evidence(guest):
             guest.vm.check()
             self._read_log(guest)
@@ -105,11 +107,11 @@ class Conduct:
         if since := self._judge.mismatches():
             return self._blamed(since, self.steps[-1], guest)
         if not self.steps:
-            self._judge = self._new_judge()
+            self._judge = self._new_judge(earlier=self.earlier)
         before = self._seen
-        now = self._under_way = StepUnderWay(
-            step, effect, before, time.monotonic(), self._ospm, before.vm, before.guest
-        )
+        now = StepUnderWay(step, effect, before, self._ospm, before.vm, before.guest)
+        now.told = () if self._tells and effect.boot == "same" else None
+        self._under_way = now
         with self._taking_its_end_for_evidence(guest):
             self._act(now, guest)
             self._await(now, guest)
@@ -260,7 +262,13 @@ class Conduct:
             self._read_log(guest)
 
     def _sample(self, guest: Guest) -> GuestState | None:
-        return guest.sample(deadline=self._command_deadline())
+        state = guest.sample(deadline=self._command_deadline())
+        told = guest.take_told() or ()
+        if self._under_way is not None:
+            self._under_way.hear_told(told)
+        elif told and (last := self.steps[-1]).told is not None:
+            self._revise_last_step(replace(last, told=(*last.told, *told)))
+        return state
 
     def _read_log(self, guest: Guest) -> None:
         # A record belongs to the step under way, and between two to the one before.
@@ -286,15 +294,6 @@ class Conduct:
     def _revise_last_step(self, evidence: StepEvidence) -> None:
         self.steps[-1] = evidence
         self._judge.step(evidence)
-
-    def _new_judge(self) -> RunJudge:
-        return RunJudge(
-            steps=len(self._plan.unrolled()),
-            required=self._required,
-            links=self._links,
-            driver=self._driver,
-            earlier=self.earlier,
-        )
 
     def _command_deadline(self) -> Deadline:
         return Deadline.after(self._deadlines.command_s)

@@ -246,6 +246,9 @@ def _step_entries(step: StepBegun) -> Iterator[dict[str, Any]]:
         yield {"at_s": act.at_s, "witness": "ospm", "what": what, "error_s": round(act.error_s, 6)}
     for what in clocks_that_disagree(step):
         yield {"at_s": step.acted_at_s, "witness": "harness", "what": what}
+    for told in step.told or ():
+        what = f"a program was told of a {told.interface_class} {told.event}: {told.link}"
+        yield {"at_s": told.at_s, "witness": "guest", "what": what, "error_s": round(told.error_s, 6)}
     for observed in step.records:
         yield {
             "at_s": observed.written_at_s,

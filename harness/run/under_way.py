@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -20,6 +21,7 @@ from harness.evidence.witness import (
     Seen,
     StepBegun,
     StepEvidence,
+    Told,
     VmState,
 )
 from harness.plan.plan import Step
@@ -93,12 +95,13 @@ class StepUnderWay:
     step: Step
     effect: Effect
     before: Seen
-    acted_at_s: float
     ospm: OspmSeen
     vm: VmState
     guest: GuestState | None
+    acted_at_s: float = field(default_factory=time.monotonic)
     acts: Acts = field(default_factory=Acts)
     records: list[ObservedRecord] = field(default_factory=list)
+    told: tuple[Told, ...] | None = None
     incidents: tuple[Incident, ...] = ()
 
     def begun(self) -> StepBegun:
@@ -118,6 +121,7 @@ class StepUnderWay:
             ospm=self.ospm.answers(),
             records=tuple(self.records),
             aml=self.ospm.acts(),
+            told=self.told,
             refused=self.acts.refused,
             answered=self.acts.answered,
             announced=tuple(self.acts.announced),
@@ -134,6 +138,11 @@ class StepUnderWay:
         :raise QmpLostError: the connection to QEMU ended before.
         """
         self.ospm.wait(lambda: "ospm" not in outstanding(self.evidence()), deadline=deadline)
+
+    def hear_told(self, told: tuple[Told, ...]) -> None:
+        """Add of what programs were told; one that began to listen in the step does not know of all."""
+        if self.told is not None:
+            self.told += told
 
     def deadline(self) -> Deadline:
         """Return by when everything must have happened."""

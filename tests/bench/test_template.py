@@ -60,6 +60,7 @@ PROFILE_REST = {
     "ssh": Ssh(user="other", shell="cmd"),
     "require": ("driver",),
     "ost": "recorded",
+    "told": "recorded",
     "deadlines": Deadlines(boot="1 s"),
     "links": Links(processor="other", memory="other"),
 }

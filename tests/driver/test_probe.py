@@ -14,8 +14,8 @@ from typing import Any
 import pefile
 import pytest
 
-from tests.driver.hpnotify_bench import CLASS_GUIDS, Hpnotify
-from tests.driver.wine import PnpFeed, Wine
+from tests.driver.hpnotify_bench import ARRIVAL, CLASS_GUIDS, Hpnotify
+from tests.driver.wine import DIE_WITH_PARENT, WINE, PnpFeed, Wine
 
 KEYS = [
     "format",
@@ -207,6 +207,66 @@ def test_an_announced_interface_outlives_its_probe_and_is_kept_apart_by_class(
     assert hpnotify.pnp.state()["interfaces"] == before + 2
     announce(wine, probe, "processor removal x", "memory removal x")
     assert hpnotify.pnp.state()["interfaces"] == before
+
+
+def told_of(answer: Answer) -> list[tuple[int, str, str, str]]:
+    return [(one["number"], one["class"], one["event"], one["link"]) for one in answer["told"]]
+
+
+class TestTold:
+    """Programs are told of what drivers are told, since they listen."""
+
+    def ask(self, wine: Wine, probe: Path, *requests: str) -> list[Answer]:
+        return list(answers(wine.run(probe, "--loop", stdin="".join(f"{line}\n" for line in requests))))
+
+    def test_of_what_came_and_went_once_and_in_order(self, wine: Wine, probe: Path, pnp: PnpFeed) -> None:
+        pnp.ok(f"arrive memory {announced_link('memory', 'before')}")
+        said = self.ask(
+            *(wine, probe, "1 told"),
+            *("2 announce memory arrival x", "3 announce processor arrival y", "4 told"),
+            *("5 announce memory removal x", "6 announce processor removal y", "7 told", "8 told"),
+        )
+        pnp.ok(f"remove memory {announced_link('memory', 'before')}")
+        x, y = announced_link("memory", "x"), announced_link("processor", "y")
+        assert [answer["id"] for answer in said] == [str(number) for number in range(1, 9)]
+        assert [told_of(answer) for answer in said if "told" in answer] == [
+            [],
+            [(1, "memory", "arrival", x), (2, "processor", "arrival", y)],
+            [(3, "memory", "removal", x), (4, "processor", "removal", y)],
+            [],
+        ]
+        for before, after in ((said[0], said[3]), (said[3], said[6])):
+            counters = [before["qpc"], *(one["qpc"] for one in after["told"]), after["qpc"]]
+            assert counters == sorted(counters)
+
+    def test_before_the_first_driver_is(self, wine: Wine, probe: Path, hpnotify: Hpnotify) -> None:
+        hpnotify.start()
+        said = self.ask(wine, probe, "1 announce memory arrival x", "2 told", "3 announce memory removal x")
+        hpnotify.stop()
+        [arrived] = [record for record in hpnotify.records() if record.word == "memory"]
+        [told] = said[1]["told"]
+        assert told["qpc"] <= arrived.qpc
+
+    def test_not_of_what_is_only_delivered_to_drivers(self, wine: Wine, probe: Path, pnp: PnpFeed) -> None:
+        command = [*DIE_WITH_PARENT, WINE, str(probe), "--loop"]
+        with subprocess.Popen(
+            command, env=wine.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            print("1 told", file=process.stdin, flush=True)
+            assert json.loads(process.stdout.readline())["told"] == []
+            pnp.ok(f"deliver {CLASS_GUIDS['memory']} {ARRIVAL} {announced_link('memory', 'x')}")
+            print("2 told", file=process.stdin, flush=True)
+            assert json.loads(process.stdout.readline())["told"] == []
+            process.stdin.close()
+
+    @pytest.mark.usefixtures("pnp")
+    def test_of_more_than_is_kept_the_latest_with_their_numbers(self, wine: Wine, probe: Path) -> None:
+        pairs = 520
+        lines = [f"{n} announce memory {event} x" for n in range(pairs) for event in ("arrival", "removal")]
+        [*_, last] = self.ask(wine, probe, *lines, "last told")
+        assert [one["number"] for one in last["told"]] == list(range(2 * pairs - 1023, 2 * pairs + 1))
 
 
 @pytest.mark.usefixtures("pnp")

@@ -82,6 +82,47 @@ def test_an_answer_that_is_none_is_shown(ssh: SshConnection, answer: str, what: 
         probe.sample(deadline=soon())
 
 
+def told(*numbers: int) -> list[dict[str, object]]:
+    return [
+        {"number": number, "class": "memory", "event": "arrival", "qpc": 5, "link": "x"} for number in numbers
+    ]
+
+
+class TestLook:
+    def test_the_real_probe_tells_what_came_since_it_was_last_asked(self, wine_guest: WineGuest) -> None:
+        with Probe.start(wine_guest, ["hpprobe.exe"], deadline=soon()) as probe:
+            assert probe.look(deadline=soon())[1] == ()
+            arrived = probe.announce("memory", "arrival", name="x", deadline=soon())
+            went = probe.announce("memory", "removal", name="x", deadline=soon())
+            probe.sample(deadline=soon())
+            sample, told = probe.look(deadline=soon())
+            assert probe.look(deadline=soon())[1] == ()
+        assert told is not None
+        assert [(one.interface_class, one.event, one.link) for one in told] == [
+            ("memory", "arrival", arrived),
+            ("memory", "removal", went),
+        ]
+        assert told[0].qpc <= told[1].qpc <= sample.qpc
+
+    def test_one_that_cannot_know_says_so(self, ssh: SshConnection) -> None:
+        with scripted(ssh, f"read a; echo '{json.dumps({**ANSWER, 'told': None})}'") as probe:
+            assert probe.look(deadline=soon())[1] is None
+
+    def test_an_old_one_takes_the_request_for_an_id_and_cannot_know(self, ssh: SshConnection) -> None:
+        answer = json.dumps({**ANSWER, "id": "1 told"})
+        with scripted(ssh, f"read a; echo '{answer}'") as probe:
+            assert probe.look(deadline=soon())[1] is None
+
+    @pytest.mark.parametrize("numbers", [(2,), (1, 3), (1, 1)])
+    def test_what_was_lost_is_noticed(self, ssh: SshConnection, numbers: tuple[int, ...]) -> None:
+        answer = json.dumps({**ANSWER, "told": told(*numbers)})
+        with (
+            scripted(ssh, f"read a; echo '{answer}'; read a") as probe,
+            pytest.raises(GuestError, match=r"lost -?\d+ interfaces of which programs were told"),
+        ):
+            probe.look(deadline=soon())
+
+
 def test_a_newer_probe_may_say_more(ssh: SshConnection) -> None:
     with scripted(ssh, f"read a; echo '{json.dumps({**ANSWER, 'more': 1})}'") as probe:
         assert probe.sample(deadline=soon()).active_processors == 2

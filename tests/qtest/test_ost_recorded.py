@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.evidence.effect import Answer, Effect
 from harness.evidence.verdict import Verdict
 from harness.guest.profile import load_profile
 from harness.run.report import failure_lines
@@ -86,17 +87,24 @@ def test_a_guest_that_must_answer_needs_no_trace(
 
 
 @pytest.mark.parametrize(
-    ("system", "line", "must"),
+    ("system", "line", "answers", "tells"),
     [
-        ("windows", "", False),
-        ("windows", "ost: required\n", True),
-        ("windows", "ost: recorded\n", False),
-        ("linux-wine", "", True),
-        ("linux-wine", "ost: recorded\n", False),
+        ("windows", "", False, False),
+        ("windows", "ost: required\n", True, False),
+        ("windows", "told: required\n", False, True),
+        ("windows", "ost: recorded\n", False, False),
+        ("linux-wine", "", True, True),
+        ("linux-wine", "ost: recorded\n", False, True),
+        ("linux-wine", "told: recorded\n", True, False),
     ],
 )
-def test_windows_may_answer_and_others_must(tmp_path: Path, system: str, line: str, must: bool) -> None:
+def test_windows_may_answer_and_tell_and_others_must(
+    tmp_path: Path, system: str, line: str, answers: bool, tells: bool
+) -> None:
     reference = Path(__file__).parents[2] / "testplans/guests/reference.yaml"
     text = reference.read_text().replace("system: linux-wine", f"system: {system}")
     (tmp_path / "guest.yaml").write_text(text + line)
-    assert load_profile(tmp_path / "guest.yaml").must_answer is must
+    profile = load_profile(tmp_path / "guest.yaml")
+    effect = profile.ask(Effect(answers=(Answer(device_id="dimm0"),)))
+    assert (effect.answers[0].required, effect.told_required) == (answers, tells)
+    assert profile.must_answer is answers

@@ -134,7 +134,7 @@ def _words(schema: dict[str, Any]) -> list[str]:
          "allowed: q35, or a version of it such as pc-q35-7.2"),
         ("require: [driver]", "2:11: 'driver' is not known; allowed: vm, ospm"),
         ("ssh: {user: root}", "2:1: unknown key 'ssh'; allowed: description, system, machine, cpu_model, "
-         "tcg_thread, limits, require, ost, deadlines, acpi"),
+         "tcg_thread, limits, require, ost, told, deadlines, acpi"),
     ],
 )  # fmt: skip
 def test_what_such_a_guest_cannot_have_is_told(tmp_path: Path, line: str, error: str) -> None:

@@ -206,6 +206,17 @@ def _boot(evidence: StepEvidence, _last_seq: int) -> Iterator[Deviation]:
     yield Deviation("whether there is a guest", "guest", replace(evidence, guest_after=after))
 
 
+def _told(evidence: StepEvidence, _last_seq: int) -> Iterator[Deviation]:
+    told = evidence.told or ()
+    for index, one in enumerate(told):
+        others = (*told[:index], *told[index + 1 :])
+        late = replace(one, at_s=evidence.due_from_s + evidence.within_s + 1)
+        yield Deviation("told late", "guest", replace(evidence, told=(*others, late)))
+        if evidence.effect.told_required:
+            yield Deviation("nobody told", "guest", replace(evidence, told=others), True)
+            yield Deviation("told twice", "guest", replace(evidence, told=(*told, one)))
+
+
 # --- driver ---------------------------------------------------------------------------------------------
 
 
@@ -316,6 +327,7 @@ DEVIATIONS: dict[str, Callable[[StepEvidence, int], Iterator[Deviation]]] = {
     "run_state": _run_state,
     "reply": _reply,
     "answers": _answers,
+    "told_required": _told,
     "processors": _processors,
     "memory_bytes": _memory_bytes,
     "boot": _boot,

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.document.units import MIB
+from harness.evidence.judge_told import plain
 from harness.evidence.record import CHOICES
-from harness.evidence.witness import AmlAct, ObservedRecord, StepEvidence, Witness
+from harness.evidence.witness import AmlAct, ObservedRecord, StepEvidence, Told, Witness
 from tests.words.perfect_run import QPC_HZ, Evidence, change
 
 PAGE = Path(__file__).parents[2] / "docs" / "driver-log.md"
@@ -31,11 +32,6 @@ NOT_JUDGED = {
         "driver",
         "another version",
     ): "only the driver knows its version; but each load of a run has the same",
-    (
-        "notification",
-        "link",
-        "one of that shape never told",
-    ): "which instance a device is the guest alone knows",
     ("any record", "active_processors", WITHIN): "another processor of a burst comes up at the same time",
     ("any record", "memory_bytes", WITHIN): "another DIMM of a burst comes up at the same time",
     (
@@ -45,6 +41,8 @@ NOT_JUDGED = {
     ): "timers have ticks and whoever reads them waits",
     ("dimm", "address", "another that is free"): "QEMU's own choice unless the plan makes it",
     ("AML", "error_s", "another"): "it only says how exact an instant is",
+    ("told", "error_s", "another"): "it only says how exact an instant is",
+    ("told", "link", "another, with nobody else told"): "which instance a device is the guest alone knows",
     (
         "guest",
         "reading",
@@ -106,6 +104,12 @@ def _of_records(run: Evidence) -> Iterator[Mutation]:
                 yield _swapped(run, before, place, previous, observed)
         for field, to, value in _common(run, place, observed):
             yield _with(run, place, "any record", field, to, [change(observed, **{field: value})])
+        step = run.steps[place[0] - 1] if place[0] else None
+        if step is not None and step.told and record.link and not run.driver.existing:
+            fields = {**record.fields, "link": re.sub(r"#(_?\d+|0x[0-9a-f]+)#", "#77#", record.link)}
+            if fields["link"] != record.link and not any(one.record.kind == "load" for one in step.records):
+                to = "one of that shape never told"
+                yield _with(run, place, "notification", "link", to, [change(observed, fields=fields)])
         for field, to, text in _fields(run, observed):
             fields = {**record.fields, field: text}
             yield _with(run, place, record.kind, field, to, [change(observed, fields=fields)])
@@ -248,6 +252,8 @@ def _of_step(step: StepEvidence) -> Iterator[_Other]:
     if step.aml is not None:
         yield from _of_aml(step)
     yield from _of_guest(step)
+    if step.told is not None:
+        yield from _of_told(step)
 
 
 def _of_vm(step: StepEvidence) -> Iterator[_Other]:
@@ -360,6 +366,35 @@ def _of_guest(step: StepEvidence) -> Iterator[_Other]:
         yield other("boot_id", "that of the boot before", step.guest_before.boot_id)
 
 
+_ELSEWHERE = r"\??\ACPI#PNP0C80#77#{3fd0f03d-92e0-45fb-b75c-5ed8ffb01021}"
+
+
+def _of_told(step: StepEvidence) -> Iterator[_Other]:
+    told = step.told or ()
+
+    def other(field: str, to: str, *instead: Told) -> _Other:
+        return "guest", "told", field, to, replace(step, told=instead)
+
+    for index, one in enumerate(told):
+        others = (*told[:index], *told[index + 1 :])
+        class_ = "memory" if one.interface_class == "processor" else "processor"
+        event = "removal" if one.event == "arrival" else "arrival"
+        yield other("(all)", "left out", *others)
+        yield other("(all)", "there twice", *told, one)
+        yield other("class", "another", *others, replace(one, interface_class=class_))
+        yield other("event", "another", *others, replace(one, event=event))
+        late_s = step.due_from_s + step.within_s + 1
+        yield other("at_s", "after the deadline", *others, replace(one, at_s=late_s))
+        elsewhere = (*others, replace(one, link=_ELSEWHERE))
+        if plain(one.link) in {plain(announced.link) for announced in step.announced}:
+            yield other("link", "another than was announced", *elsewhere)
+        elif plain(one.link) in {plain(observed.record.link or "") for observed in step.records}:
+            to = "another than the driver was told"
+            yield "driver", "told", "link", to, replace(step, told=elsewhere)
+    stray = Told("memory", "removal", _ELSEWHERE, 0.0, 0.0)
+    yield other("(all)", "one of what nobody did", *told, stray)
+
+
 # --- what stays a good run ------------------------------------------------------------------------------
 
 
@@ -375,10 +410,6 @@ def harmless(run: Evidence) -> Iterator[Mutation]:
                 yield _with(
                     run, place, "load", "driver", "another version", [change(observed, fields=fields)]
                 )
-            if record.is_arrival and record.link and "ACPI#" in record.link and not run.driver.existing:
-                fields = {**record.fields, "link": re.sub(r"#_?\d+#", "#77#", record.link)}
-                to = "one of that shape never told"
-                yield _with(run, place, "notification", "link", to, [change(observed, fields=fields)])
             if number:
                 yield from _within(run, place, observed)
     for number, step in enumerate(run.steps):
@@ -397,6 +428,16 @@ def harmless(run: Evidence) -> Iterator[Mutation]:
                 other = replace(step, vm_after=vm_after, aml=None if step.aml is None else tuple(aml))
                 steps = [*run.steps[:number], other, *run.steps[number + 1 :]]
                 yield Mutation("vm", "dimm", "address", "another that is free", replace(run, steps=steps))
+        for one in step.told or ():
+            rest = [other for other in step.told or () if other is not one]
+            changes: dict[tuple[str, str], Mapping[str, Any]] = {("error_s", "another"): {"error_s": 0.5}}
+            others = [*step.announced, *(observed.record for observed in step.records)]
+            if plain(one.link) not in {plain(other.link or "") for other in others}:
+                changes["link", "another, with nobody else told"] = {"link": _ELSEWHERE}
+            for (field, to), change_ in changes.items():
+                told = (*rest, replace(one, **change_))
+                steps = [*run.steps[:number], replace(step, told=told), *run.steps[number + 1 :]]
+                yield Mutation("guest", "told", field, to, replace(run, steps=steps))
         for act in step.aml or ():
             acts = [replace(one, error_s=0.5) if one is act else one for one in step.aml or ()]
             steps = [*run.steps[:number], replace(step, aml=tuple(acts)), *run.steps[number + 1 :]]
@@ -452,7 +493,7 @@ def with_table(page: str, runs: Iterable[Evidence]) -> str:
 
 _PARTS = (
     *("any record", "load", "notification", "processor_change"),
-    *("vm", "vcpu", "dimm", "AML", "_OST", "guest"),
+    *("vm", "vcpu", "dimm", "AML", "_OST", "guest", "told"),
 )
 
 

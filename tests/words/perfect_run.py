@@ -14,6 +14,7 @@ from harness.document.units import GIB
 from harness.evidence.driver_rules import DriverRules, existing_interfaces
 from harness.evidence.effect import PLUG_SOURCES, Announcement, Effect
 from harness.evidence.judge import RunJudge
+from harness.evidence.judge_told import CLASS_OF
 from harness.evidence.mismatch import Mismatch
 from harness.evidence.record import LogParser
 from harness.evidence.witness import (
@@ -28,6 +29,7 @@ from harness.evidence.witness import (
     PluggedDevice,
     Seen,
     StepEvidence,
+    Told,
     VmState,
     Witness,
 )
@@ -241,6 +243,7 @@ def perfect_step(step: Step, before: Seen, driver: Driver) -> StepEvidence:
             for answer in effect.answers
         ),
         aml=tuple(_aml(effect, before.vm, vm_after, at_s + 0.05)),
+        told=tuple(_told(effect, before, announced, at_s + 0.06)) if effect.boot == "same" else None,
         guest_before=before.guest,
         guest_after=_guest(effect, before.guest, step.number, at_s + 1),
         records=tuple(_records(driver, step, before, announced, at_s)),
@@ -258,6 +261,21 @@ def _aml(effect: Effect, before: VmState, after: VmState, at_s: float) -> Iterat
             if device.is_memory:
                 address = after.dimm_places[device.device_id].address
                 yield AmlAct(*slot, "resources read", at_s + 0.01, 0.001, address, device.size_bytes)
+
+
+def _told(effect: Effect, before: Seen, announced: Sequence[Announced], at_s: float) -> Iterator[Told]:
+    slots = {"processor": before.vm.active_vcpus, "memory": len(before.vm.dimm_bytes)}
+    for device in effect.added:
+        class_ = CLASS_OF[device.kind]
+        yield Told(class_, "arrival", link_of(class_, slots[class_]), at_s, 0.01)
+        slots[class_] += 1
+    for name in effect.removed:
+        class_ = "memory" if name in before.vm.dimm_bytes else "processor"
+        yield Told(class_, "removal", link_of(class_, 0), at_s, 0.01)
+    for one in announced:
+        # As programs see it.
+        link = one.link.upper().replace("\\??\\", "\\\\?\\")
+        yield Told(one.announcement.interface_class, one.announcement.event, link, at_s, 0.01)
 
 
 def _vm(effect: Effect, before: VmState) -> VmState:

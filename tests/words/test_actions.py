@@ -319,6 +319,7 @@ def made_up_cases(draw: st.DrawFn) -> Case:
         - sum(name in before.vm.vcpu_ids for name in removed),
         memory_bytes=sum(device.size_bytes or 0 for device in added)
         - sum(before.vm.dimm_bytes.get(name, 0) for name in removed),
+        told_required=draw(st.booleans()),
         boot=draw(st.sampled_from(["same", "new", "none"])),
         order=draw(st.sampled_from(["per_device", "strict"])),
         driver_runs=draw(st.sampled_from([None, True, False])),

@@ -15,13 +15,13 @@ import pytest
 
 from harness.evidence.mismatch import first_broken
 from harness.evidence.record import Record
-from harness.evidence.witness import AmlAct, DimmPlace, GuestState, ObservedRecord, OspmStatus, VmState
+from harness.evidence.witness import AmlAct, DimmPlace, GuestState, ObservedRecord, OspmStatus, Told, VmState
 from harness.plan.plan import load_plan
 from tests.words.captured import FOLDER, captured_run
 from tests.words.mutations import NOT_JUDGED, PAGE, harmless, mutations, with_table
 from tests.words.perfect_run import REFERENCE, TESTPLANS, Evidence, perfect_run, plan_of
 
-WITNESSED = (VmState, GuestState, OspmStatus, AmlAct)
+WITNESSED = (VmState, GuestState, OspmStatus, AmlAct, Told)
 #: What no default plan has.
 OTHERS = {
     "a synchronous burst": """
@@ -125,6 +125,7 @@ def _parts(run: Evidence) -> Iterator[object]:
         yield step.guest_after
         yield from step.ospm
         yield from step.aml or ()
+        yield from step.told or ()
         yield from step.vm_after.dimm_places.values()
 
 
