@@ -243,8 +243,9 @@ class Conduct:
                 else:
                     now.await_ospm(deadline=late.sooner(WATCH_POLL_S))
                 guest.vm.check()
-            # What was plugged may have gone while nothing came.
+            # What was plugged may have gone while nothing came, and programs may have been told.
             now.vm = guest.vm.state()
+            self._sample(guest)
         elif not now.effect.records:
             self._watch_records(guest, Deadline.after(self._deadlines.settle_s))
 

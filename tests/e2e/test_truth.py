@@ -15,6 +15,7 @@ import pytest
 
 from harness.deadline import Deadline
 from harness.evidence.verdict import Verdict
+from harness.evidence.witness import Witness
 from harness.guest.ssh_guest import SshGuest
 from harness.plan.plan import Plan
 from harness.run.report import LONGEST_FAILURE_LINES, failure_lines
@@ -64,15 +65,15 @@ def tell(*requests: str) -> str:
     return f"printf '{lines}' | wine64 'C:\\hil\\pnpfeed.exe'"
 
 
-def assert_failed(verdict: Verdict, *, step: int, what: str) -> None:
-    """Check that the plan failed, that the driver is to blame, and that people are told so briefly."""
+def assert_failed(verdict: Verdict, *, step: int, what: str, witness: Witness = "driver") -> None:
+    """Check that the plan failed, who is to blame, and that people are told so briefly."""
     assert verdict.outcome == "failed", failure_lines(verdict)
     first = verdict.mismatches[0]
-    assert (first.witness, first.step) == ("driver", step), verdict.mismatches
+    assert (first.witness, first.step) == (witness, step), verdict.mismatches
     assert what in [mismatch.what for mismatch in verdict.mismatches], verdict.mismatches
     lines = failure_lines(verdict)
     assert len(lines) <= LONGEST_FAILURE_LINES
-    assert any(line.startswith("blame     driver") for line in lines)
+    assert any(line.startswith(f"blame     {witness}") for line in lines)
     assert_evidence(verdict.evidence)
 
 
@@ -99,12 +100,14 @@ def test_fails_when_the_arrival_comes_twice(run: Run) -> None:
     assert_failed(verdict, step=1, what="the same arrival told again")
 
 
-def test_fails_when_the_arrival_comes_late(run: Run) -> None:
+def test_fails_when_the_platform_tells_late_and_not_the_driver_is_blamed(run: Run) -> None:
     def delay(guest: SshGuest) -> None:
         shell(guest, "killall -STOP hpfeed")
         background(guest, "sleep 4; killall -CONT hpfeed")
 
-    assert_failed(run(ONE_DIMM, sabotage={1: delay}), step=1, what="a late record")
+    verdict = run(ONE_DIMM, sabotage={1: delay})
+    assert_failed(verdict, step=1, what="a memory arrival told late to programs", witness="guest")
+    assert "a late record" in [mismatch.what for mismatch in verdict.mismatches], "as it was, too"
 
 
 def test_fails_when_the_arrival_has_the_other_class(run: Run) -> None:
