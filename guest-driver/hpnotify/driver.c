@@ -16,7 +16,9 @@ static struct
 static NTSTATUS HpnWriteFirstRecords(const HPN_PARAMETERS *parameters)
 {
     HPN_RECORD record = {0};
-    NTSTATUS status = HpnTakeSnapshot(&record.facts);
+    HpnFindMemoryRoutine();
+    HpnTakeSnapshot(&record);
+    NTSTATUS status = HpnTakeMemory(&record.facts);
     if (!NT_SUCCESS(status))
     {
         return status;
@@ -85,7 +87,8 @@ _Use_decl_annotations_ static VOID NTAPI HpnUnload(PDRIVER_OBJECT DriverObject)
 
     HPN_RECORD record = {0};
     record.kind = HpnKindUnload;
-    (void)HpnTakeSnapshot(&record.facts);   // a failure shows in the record as memory_bytes=0
+    HpnTakeSnapshot(&record);
+    (void)HpnTakeMemory(&record.facts);     // a failure shows in the record as memory_bytes=0
     (void)HpnLogWrite(&state.log, &record); // an unload cannot fail; the log then ends without this line
     HpnLogClose(&state.log);
 }

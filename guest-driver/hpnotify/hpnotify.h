@@ -38,6 +38,7 @@ typedef enum HPN_KIND
 typedef struct HPN_RECORD
 {
     HPN_FACTS facts;
+    HPN_CONTEXT context;
     HPN_KIND kind;
     union
     {
@@ -86,8 +87,13 @@ typedef struct HPN_REGISTRATIONS
 // parameters.c: reads RegistryPath\Parameters; what is absent has its default, what is wrong fails.
 NTSTATUS HpnReadParameters(_In_ PUNICODE_STRING registryPath, _Out_ HPN_PARAMETERS *parameters);
 
-// snapshot.c: the state of the machine now; memoryBytes is 0 when STATUS_INSUFFICIENT_RESOURCES is returned.
-NTSTATUS HpnTakeSnapshot(_Inout_ HPN_FACTS *facts);
+// snapshot.c: the state of the machine now, and what runs there. Memory, which may wait for the memory manager, is
+// asked for apart: memoryBytes is 0 when STATUS_INSUFFICIENT_RESOURCES is returned. HpnMemorySource names the routine
+// asked.
+void HpnFindMemoryRoutine(void);
+const char *HpnMemorySource(void);
+void HpnTakeSnapshot(_Inout_ HPN_RECORD *record);
+NTSTATUS HpnTakeMemory(_Inout_ HPN_FACTS *facts);
 
 // log.c: HpnLogWrite is for when no writer thread runs, HpnLogAppend for when one does; Append never blocks.
 NTSTATUS HpnLogOpen(_Inout_ HPN_LOG *log, _In_ PUNICODE_STRING path);

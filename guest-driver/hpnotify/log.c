@@ -144,6 +144,10 @@ _Use_decl_annotations_ static VOID NTAPI HpnWriterThread(PVOID StartContext)
         KeReleaseSpinLock(&log->lock, irql);
         while (HpnTakeOldest(log))
         {
+            if (log->taken.kind == HpnKindProcessorChange)
+            {
+                (void)HpnTakeMemory(&log->taken.facts); // a failure shows in the record as memory_bytes=0
+            }
             if (!NT_SUCCESS(HpnWriteLine(log, &log->taken)))
             {
                 KeAcquireSpinLock(&log->lock, &irql);

@@ -12,7 +12,8 @@ enum
 {
     HPN_LOG_FORMAT = 1,
     HPN_LINK_CHARS = 200, // longest link kept, the '~' of a truncated one included
-    HPN_LINE_BYTES = 768  // the longest line has 531: 194 of common keys, a notification's 336, the line feed
+    HPN_LINE_BYTES =
+        768 // the longest line has 602: 194 of common keys, a notification's 336, a context's 71, line feed
 };
 
 // What every line says, taken when the record was made and not when it was written.
@@ -21,10 +22,19 @@ typedef struct HPN_FACTS
     unsigned long long sequence;    // 0 at load, +1 for each record, lost ones included
     unsigned long long time100ns;   // system time, 100 ns since 1601-01-01 UTC
     unsigned long long qpc;         // KeQueryPerformanceCounter
-    unsigned long long memoryBytes; // sum of MmGetPhysicalMemoryRanges; 0: could not be read
+    unsigned long long memoryBytes; // sum of the physical memory ranges; 0: could not be read
     unsigned long long lost;        // records of this load lost so far
     unsigned int activeProcessors;  // over all groups
 } HPN_FACTS;
+
+// In what context the record was made; a driver may leave all of it out.
+typedef struct HPN_CONTEXT
+{
+    unsigned long long thread; // PsGetCurrentThreadId
+    unsigned int irql;         // KeGetCurrentIrql
+    unsigned int apcsDisabled; // 0: none, 1: normal kernel APCs (KeAreApcsDisabled), 2: all (KeAreAllApcsDisabled)
+    unsigned int cpu;          // KeGetCurrentProcessorNumberEx
+} HPN_CONTEXT;
 
 typedef struct HPN_LINE
 {
@@ -124,6 +134,15 @@ static inline void HpnBeginLine(HPN_LINE *line, const char *kind, const HPN_FACT
     HpnAppendNumber(line, "active_processors", facts->activeProcessors);
     HpnAppendNumber(line, "memory_bytes", facts->memoryBytes);
     HpnAppendNumber(line, "lost", facts->lost);
+}
+
+// Behind all other keys of the line.
+static inline void HpnAppendContext(HPN_LINE *line, const HPN_CONTEXT *context)
+{
+    HpnAppendNumber(line, "irql", context->irql);
+    HpnAppendNumber(line, "thread", context->thread);
+    HpnAppendNumber(line, "apcs_disabled", context->apcsDisabled);
+    HpnAppendNumber(line, "cpu", context->cpu);
 }
 
 static inline void HpnEndLine(HPN_LINE *line)

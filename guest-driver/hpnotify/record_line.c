@@ -43,6 +43,7 @@ static void HpnFormatLoad(HPN_LINE *line, const HPN_RECORD *record)
     HpnAppendWord(line, "interfaces", HpnInterfacesWord(record->detail.load.interfaces));
     HpnAppendNumber(line, "synchronous", record->detail.load.synchronous);
     HpnAppendNumber(line, "existing", record->detail.load.includeExisting);
+    HpnAppendWord(line, "memory_from", HpnMemorySource());
 }
 
 static void HpnFormatNotification(HPN_LINE *line, const HPN_RECORD *record)
@@ -98,5 +99,6 @@ _Use_decl_annotations_ void HpnFormatRecord(HPN_LINE *line, const HPN_RECORD *re
         HpnBeginLine(line, "unload", &record->facts);
         break;
     }
+    HpnAppendContext(line, &record->context);
     HpnEndLine(line);
 }

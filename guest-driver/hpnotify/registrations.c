@@ -18,7 +18,8 @@ static void HpnRecordNotification(const DEVICE_INTERFACE_CHANGE_NOTIFICATION *no
     {
         HpnCopyLink(record.detail.notification.link, link->Buffer, link->Length / sizeof *link->Buffer);
     }
-    (void)HpnTakeSnapshot(&record.facts); // a failure shows in the record as memory_bytes=0
+    HpnTakeSnapshot(&record);
+    (void)HpnTakeMemory(&record.facts); // a failure shows in the record as memory_bytes=0
     HpnLogAppend(log, &record);
 }
 
@@ -45,7 +46,7 @@ HpnProcessorChange(PVOID CallbackContext, PKE_PROCESSOR_CHANGE_NOTIFY_CONTEXT Ch
     HPN_RECORD record = {0};
     record.kind = HpnKindProcessorChange;
     record.detail.processorChange = *ChangeContext;
-    (void)HpnTakeSnapshot(&record.facts); // a failure shows in the record as memory_bytes=0
+    HpnTakeSnapshot(&record); // its memory is for the writer to ask for
     HpnLogAppend((HPN_LOG *)CallbackContext, &record);
 }
 

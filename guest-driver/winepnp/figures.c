@@ -110,3 +110,11 @@ PPHYSICAL_MEMORY_RANGE NTAPI WpMmGetPhysicalMemoryRanges(VOID)
     }
     return ranges;
 }
+
+// PASSIVE_LEVEL, any thread. The same: there is one partition, and no memory that is only a file's.
+PPHYSICAL_MEMORY_RANGE NTAPI WpMmGetPhysicalMemoryRangesEx2(PVOID partition, ULONG flags)
+{
+    UNREFERENCED_PARAMETER(partition);
+    UNREFERENCED_PARAMETER(flags);
+    return WpMmGetPhysicalMemoryRanges();
+}

@@ -86,6 +86,18 @@ static NTSTATUS WpFail(PIRP irp)
     return STATUS_SUCCESS;
 }
 
+// PASSIVE_LEVEL, worker.
+static NTSTATUS WpNewer(PIRP irp)
+{
+    const WINEPNP_NEWER *newer = WpInput(irp, sizeof *newer);
+    if (newer == NULL)
+    {
+        return STATUS_INVALID_PARAMETER;
+    }
+    WpSetNewer(newer);
+    return STATUS_SUCCESS;
+}
+
 // PASSIVE_LEVEL, any thread: it waits for no callback.
 static NTSTATUS WpState(PIRP irp, ULONG_PTR *information)
 {
@@ -127,6 +139,8 @@ NTSTATUS WpCarryOut(PIRP irp, ULONG_PTR *information)
         return WpProcessor(irp, information);
     case WINEPNP_IOCTL_FAIL:
         return WpFail(irp);
+    case WINEPNP_IOCTL_NEWER:
+        return WpNewer(irp);
     case WINEPNP_IOCTL_STATE:
         return WpState(irp, information);
     case WINEPNP_IOCTL_TOLD:

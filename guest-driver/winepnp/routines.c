@@ -27,6 +27,14 @@ static const WP_ROUTINE g_routines[] = {
     {"MmGetSystemRoutineAddress", WpMmGetSystemRoutineAddress},
 };
 
+static volatile LONG g_newer;
+
+// PASSIVE_LEVEL, worker.
+VOID WpSetNewer(const WINEPNP_NEWER *newer)
+{
+    (void)InterlockedExchange(&g_newer, newer->Found != 0);
+}
+
 // Any IRQL, any thread.
 PVOID WpFindRoutine(PCSTR name)
 {
@@ -43,6 +51,11 @@ PVOID WpFindRoutine(PCSTR name)
 // PASSIVE_LEVEL, any thread.
 static PVOID NTAPI WpMmGetSystemRoutineAddress(PUNICODE_STRING name)
 {
+    UNICODE_STRING newer = RTL_CONSTANT_STRING(L"MmGetPhysicalMemoryRangesEx2");
+    if (g_newer && RtlEqualUnicodeString(name, &newer, FALSE))
+    {
+        return WpMmGetPhysicalMemoryRangesEx2;
+    }
     for (ULONG index = 0; index < RTL_NUMBER_OF(g_routines); index++)
     {
         PCSTR candidate = g_routines[index].Name;

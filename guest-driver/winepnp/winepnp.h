@@ -88,6 +88,7 @@ ULONG WpCountFailedImports(VOID);
 
 // routines.c: our routine of that kernel API name, or NULL.
 PVOID WpFindRoutine(PCSTR name);
+VOID WpSetNewer(const WINEPNP_NEWER *newer);
 
 // requests.c: carry out one device control request; returns its status, *information is the answer's size.
 NTSTATUS WpCarryOut(PIRP irp, ULONG_PTR *information);
@@ -108,3 +109,4 @@ ULONG NTAPI WpKeQueryMaximumProcessorCount(VOID);
 ULONG NTAPI WpKeQueryMaximumProcessorCountEx(USHORT group);
 USHORT NTAPI WpKeQueryMaximumGroupCount(VOID);
 PPHYSICAL_MEMORY_RANGE NTAPI WpMmGetPhysicalMemoryRanges(VOID);
+PPHYSICAL_MEMORY_RANGE NTAPI WpMmGetPhysicalMemoryRangesEx2(PVOID partition, ULONG flags);

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from harness.document.units import format_duration
 from harness.evidence.driver_rules import DriverRules
 from harness.evidence.judge_clocks import Clocks
+from harness.evidence.judge_context import context_mismatches
 from harness.evidence.judge_figures import Figures, short
 from harness.evidence.judge_interfaces import Interfaces, Links
 from harness.evidence.judge_load import Loads
@@ -33,6 +34,7 @@ class DriverJudge:
         self._is_loaded = False  #: by its own records
         self._previous: Record | None = None
         self._lost = 0
+        self._driver = driver
         self._loads = Loads(driver)
         self._figures = Figures(driver)
         self._clocks = Clocks()
@@ -111,6 +113,7 @@ class DriverJudge:
         record = observed.record
         yield from self._clocks.judge(about, observed)
         yield from self._figures.judge(about, record)
+        yield from context_mismatches(about, record, self._driver)
         if record.kind == "processor_change":
             yield from self._calls.judge(about, record)
         if record.kind == "notification":

@@ -51,4 +51,6 @@ class Loads:
         if self._first is not None:
             wanted["driver"] = self._first.fields["driver"]
             wanted.setdefault("qpc_hz", self._first.fields["qpc_hz"])
+            if "memory_from" in self._first.fields:
+                wanted["memory_from"] = self._first.fields["memory_from"]
         return wanted

@@ -40,7 +40,10 @@ _KEYS_OF_KIND = {
 }
 
 #: Keys that a later driver has at the end of a record, and an earlier one has not.
-_LATER_KEYS = {"load": ("existing",)}
+_LATER_KEYS = {"load": ("existing", "memory_from")}
+
+#: Behind them, of any kind of record: all of these or none.
+_CONTEXT_KEYS = ("irql", "thread", "apcs_disabled", "cpu")
 
 #: The words that may stand at a key.
 CHOICES = {
@@ -59,6 +62,10 @@ _LARGEST = {
     "number": _U32_MAX,
     "group": 2**16 - 1,
     "group_number": 2**8 - 1,
+    "irql": 2**8 - 1,
+    "thread": _U64_MAX,
+    "apcs_disabled": 2,
+    "cpu": _U32_MAX,
 }
 
 _DECIMAL = re.compile(r"0|[1-9][0-9]{0,19}")
@@ -82,6 +89,11 @@ class Record:
     lost: int
     fields: Mapping[str, str] = field(hash=False)  #: every key after the common ones
     line: str  #: the line as the driver wrote it, without its end
+
+    @property
+    def context(self) -> Mapping[str, int]:
+        """In what context it was made: irql, thread, apcs_disabled, cpu; empty if the driver does not say."""
+        return {key: int(self.fields[key]) for key in _CONTEXT_KEYS if key in self.fields}
 
     @property
     def class_(self) -> str | None:
@@ -199,7 +211,10 @@ class LogParser:
         keys = _KEYS_OF_KIND[kind]
         if tuple(fields)[: len(keys)] != keys:
             raise self._error(f"is a {kind} record without the keys {' '.join(keys)} in this order")
-        for key in (*keys, *(later for later in _LATER_KEYS.get(kind, ()) if later in fields)):
+        context = tuple(key for key in fields if key in _CONTEXT_KEYS)
+        if context not in ((), _CONTEXT_KEYS):
+            raise self._error(f"has {' '.join(context)} where {' '.join(_CONTEXT_KEYS)} must be, or none")
+        for key in (*keys, *(later for later in _LATER_KEYS.get(kind, ()) if later in fields), *context):
             self._check_value(key, fields[key])
         if kind == "load" and fields["format"] != str(FORMAT):
             raise self._error(f"announces format {fields['format'][:30]}; this harness reads format {FORMAT}")

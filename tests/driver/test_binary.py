@@ -17,6 +17,7 @@ HPNOTIFY = DRIVER_SOURCES / "hpnotify"
 SECTION_EXECUTE = 0x20000000
 SECTION_WRITE = 0x80000000
 RELOCATION_TABLE = 5
+SERVER_2019 = (10, 0, 17763)
 KERNEL = {"ntoskrnl.exe", "hal.dll"}
 
 
@@ -24,6 +25,11 @@ KERNEL = {"ntoskrnl.exe", "hal.dll"}
 def image() -> Iterator[pefile.PE]:
     with pefile.PE(build_guest_binaries().driver) as image:
         yield image
+
+
+def listed_imports() -> list[list[str]]:
+    lines = (HPNOTIFY / "imports.txt").read_text(encoding="ascii").splitlines()
+    return [line.split() for line in lines if not line.startswith("#")]
 
 
 def imports(image: pefile.PE) -> list[str]:
@@ -35,7 +41,24 @@ def imports(image: pefile.PE) -> list[str]:
 
 
 def test_imports_are_those_listed(image: pefile.PE) -> None:
-    assert imports(image) == (HPNOTIFY / "imports.txt").read_text(encoding="ascii").splitlines()
+    assert imports(image) == [f"{row[0]} {row[1]}" for row in listed_imports()]
+
+
+def test_every_import_is_in_the_oldest_windows_that_is_meant() -> None:
+    for _, name, since, header in listed_imports():
+        if name in ("memcmp", "memcpy", "MmGetPhysicalMemoryRanges"):
+            assert (since, header) == ("-", "-")
+            continue
+        assert tuple(int(part) for part in since.split(".")) <= SERVER_2019
+        assert header in ("wdm", "ntddk", "ntifs")
+
+
+def test_what_newer_windows_has_is_found_by_name_and_not_imported(image: pefile.PE) -> None:
+    names = {line.split()[1] for line in imports(image)}
+    content = build_guest_binaries().driver.read_bytes()
+    for name in ("MmGetPhysicalMemoryRangesEx2", "KeQuerySystemTimePrecise"):
+        assert name not in names
+        assert name.encode("utf-16-le") in content
 
 
 def test_imports_the_ex_form_of_unregister_and_not_the_obsolete_one(image: pefile.PE) -> None:

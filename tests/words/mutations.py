@@ -40,6 +40,12 @@ NOT_JUDGED = {
         "0.1 s on, with those after it",
     ): "timers have ticks and whoever reads them waits",
     ("dimm", "address", "another that is free"): "QEMU's own choice unless the plan makes it",
+    ("load", "memory_from", "another, in the only load"): "which routines a kernel has only it knows",
+    (
+        "any record",
+        "apcs_disabled",
+        "another, in a callback",
+    ): "nothing is documented of it",
     ("AML", "error_s", "another"): "it only says how exact an instant is",
     ("told", "error_s", "another"): "it only says how exact an instant is",
     ("told", "link", "another, with nobody else told"): "which instance a device is the guest alone knows",
@@ -112,7 +118,8 @@ def _of_records(run: Evidence) -> Iterator[Mutation]:
                 yield _with(run, place, "notification", "link", to, [change(observed, fields=fields)])
         for field, to, text in _fields(run, observed):
             fields = {**record.fields, field: text}
-            yield _with(run, place, record.kind, field, to, [change(observed, fields=fields)])
+            part = "any record" if field in record.context else record.kind
+            yield _with(run, place, part, field, to, [change(observed, fields=fields)])
 
 
 def _with(
@@ -206,6 +213,16 @@ def _numbers(field: str) -> Callable[[Evidence, ObservedRecord, str], _Others]:
     return others
 
 
+#: By the thread that loads or unloads the driver.
+_WRITTEN_AT_ONCE = ("load", "baseline", "unload")
+
+
+def _count_loads(run: Evidence) -> int:
+    # Before the first step only the last one counts.
+    before = any(one.record.kind == "load" for one in run.earlier)
+    return before + sum(one.record.kind == "load" for step in run.steps for one in step.records)
+
+
 def _driver(_run: Evidence, _observed: ObservedRecord, text: str) -> _Others:
     yield "driver", "another name", f"other/{text.partition('/')[2]}"
 
@@ -229,6 +246,16 @@ def _status(_run: Evidence, observed: ObservedRecord, _text: str) -> _Others:
     yield "status", "a success" if is_failure else "a failure", "0x00000000" if is_failure else "0xc0000001"
 
 
+def _memory_from(run: Evidence, _observed: ObservedRecord, _text: str) -> _Others:
+    if _count_loads(run) > 1:
+        yield "memory_from", "another than in the other loads", "Other"
+
+
+def _apcs_disabled(_run: Evidence, observed: ObservedRecord, _text: str) -> _Others:
+    if observed.record.kind in _WRITTEN_AT_ONCE:
+        yield "apcs_disabled", "another", "1"
+
+
 _FIELDS: dict[str, Callable[[Evidence, ObservedRecord, str], _Others]] = {
     "format": _numbers("format"),
     "driver": _driver,
@@ -238,6 +265,13 @@ _FIELDS: dict[str, Callable[[Evidence, ObservedRecord, str], _Others]] = {
     "group": _numbers("group"),
     "group_number": _numbers("group_number"),
     "status": _status,
+    "memory_from": _memory_from,
+    "irql": lambda _run, _observed, _text: iter([("irql", "another", "2")]),
+    "thread": lambda _run, _observed, _text: iter([("thread", "none", "0")]),
+    "apcs_disabled": _apcs_disabled,
+    "cpu": lambda run, _observed, _text: iter(
+        [("cpu", "one that cannot be", str(run.driver.max_processors))]
+    ),
 }
 
 
@@ -400,8 +434,7 @@ def _of_told(step: StepEvidence) -> Iterator[_Other]:
 
 def harmless(run: Evidence) -> Iterator[Mutation]:
     """Yield what may be another without any verdict being another; each is in :data:`NOT_JUDGED`."""
-    loads = [one for records in (run.earlier, *(step.records for step in run.steps)) for one in records]
-    count = sum(one.record.kind == "load" for one in loads)
+    count = _count_loads(run)
     for number, records in enumerate([run.earlier, *(step.records for step in run.steps)]):
         for index, observed in enumerate(records):
             record, place = observed.record, (number, index)
@@ -410,6 +443,14 @@ def harmless(run: Evidence) -> Iterator[Mutation]:
                 yield _with(
                     run, place, "load", "driver", "another version", [change(observed, fields=fields)]
                 )
+                if "memory_from" in record.fields:
+                    fields = {**record.fields, "memory_from": "Other"}
+                    to = "another, in the only load"
+                    yield _with(run, place, "load", "memory_from", to, [change(observed, fields=fields)])
+            if "apcs_disabled" in record.fields and record.kind not in _WRITTEN_AT_ONCE:
+                fields = {**record.fields, "apcs_disabled": "1"}
+                to = "another, in a callback"
+                yield _with(run, place, "any record", "apcs_disabled", to, [change(observed, fields=fields)])
             if number:
                 yield from _within(run, place, observed)
     for number, step in enumerate(run.steps):

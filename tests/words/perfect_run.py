@@ -65,10 +65,13 @@ BEGAN_AT_S = -1000.0
 BEGAN_AT_100NS = 134_398_609_309_751_570
 
 
+CONTEXT = "irql=0 thread=212 apcs_disabled=0 cpu=0"
+
+
 def load_fields(setup: DriverSetup) -> str:
     return (
         f"format=1 driver=hpnotify/1.0.0 qpc_hz={QPC_HZ} interfaces={setup.interfaces} "
-        f"synchronous={setup.synchronous:d} existing={setup.existing:d}"
+        f"synchronous={setup.synchronous:d} existing={setup.existing:d} memory_from=MmGetPhysicalMemoryRanges"
     )
 
 
@@ -103,7 +106,7 @@ class Driver:
         line = (
             f"seq={self.seq} record={kind} time_100ns={time_100ns(self.written_at_s)} "
             f"qpc={qpc(self.written_at_s)} active_processors={self.vcpus} "
-            f"memory_bytes={self.memory_bytes} lost={lost} {fields}"
+            f"memory_bytes={self.memory_bytes} lost={lost} {f'{fields} {CONTEXT}'.strip()}"
         )
         (record,) = LogParser().feed(f"{line.strip()}\n".encode())
         return ObservedRecord(

@@ -192,6 +192,21 @@ static void PfFail(const PfRequest *request, const PfReply *reply)
     }
 }
 
+static void PfNewer(const PfRequest *request, const PfReply *reply)
+{
+    const bool on = request->count == 2 && strcmp(request->words[1], "on") == 0;
+    WINEPNP_NEWER newer = {on};
+    if (!on && (request->count != 2 || strcmp(request->words[1], "off") != 0))
+    {
+        PfRefuse(reply, "newer <on|off>");
+        return;
+    }
+    if (PfControl(reply, WINEPNP_IOCTL_NEWER, &newer, sizeof newer, NULL, 0))
+    {
+        PfSay(reply, "ok");
+    }
+}
+
 static void PfState(const PfRequest *request, const PfReply *reply)
 {
     WINEPNP_STATE state = {0};
@@ -223,6 +238,7 @@ void PfAnswer(char *line, char *replyText, size_t replySize)
         {"deliver", PfDeliver},
         {"processor", PfProcessor},
         {"fail", PfFail},
+        {"newer", PfNewer},
         {"state", PfState},
     };
     const PfReply reply = {replyText, replySize};
@@ -238,5 +254,5 @@ void PfAnswer(char *line, char *replyText, size_t replySize)
             }
         }
     }
-    PfRefuse(&reply, "system|existing|arrive|remove|deliver|processor|fail|state ...");
+    PfRefuse(&reply, "system|existing|arrive|remove|deliver|processor|fail|newer|state ...");
 }
