@@ -23,6 +23,16 @@ class CheckParts(Protocol):
         """
 
 
+class CloseFolder(Protocol):
+    """Lets nobody but the system and administrators into a folder, where others could enter it."""
+
+    def __call__(self, ssh: SshConnection, folder: str, *, deadline: Deadline) -> None:
+        """Close it.
+
+        :raise GuestError: that did not work.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class Dialect:
     """What one kind of operating system does its own way.
@@ -35,6 +45,7 @@ class Dialect:
     restart: tuple[str, ...]
     power_off: tuple[str, ...]
     check_parts: CheckParts
+    close_folder: CloseFolder | None = None
     panic: str | None = None
     crash: str | None = None
     misuse: str | None = None

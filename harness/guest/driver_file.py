@@ -38,15 +38,16 @@ ImportCheck = Callable[[str, Sequence[str]], Iterable[Finding]]
 """Says what is wrong with importing these names from that module, in one kind of guest."""
 
 
-def check_driver_file(path: Path, *, imports: ImportCheck, signed: bool) -> None:
+def check_driver_file(path: Path, *, imports: ImportCheck, signed: bool, always_signed: bool = False) -> None:
     """Do nothing if the file is a driver that the guest can load, as far as the host can tell.
 
     What may come to nothing is logged as a warning.
 
     :param signed: whether the guest wants a signature; whose it is and whether it is valid is not looked at.
+    :param always_signed: whether this kind of guest loads none without one, in the file or in a catalog.
     :raise UsageError: it is none; a line for each reason, with the file and what to do.
     """
-    findings = list(_findings(path, imports, signed))
+    findings = list(_findings(path, imports, signed, always_signed))
     fatal = [f"{path}: {finding.what}" for finding in findings if finding.fatal]
     if fatal:
         raise UsageError("\n".join(fatal))
@@ -88,7 +89,7 @@ def _write(path: Path, data: bytes) -> None:
     path.write_bytes(data)
 
 
-def _findings(path: Path, imports: ImportCheck, signed: bool) -> Iterator[Finding]:
+def _findings(path: Path, imports: ImportCheck, signed: bool, always_signed: bool) -> Iterator[Finding]:
     if path.exists() and not path.is_file():
         yield Finding("no file but a folder or a device; name the driver's .sys file")
         return
@@ -114,9 +115,17 @@ def _findings(path: Path, imports: ImportCheck, signed: bool) -> Iterator[Findin
     header = image.OPTIONAL_HEADER
     if header.CheckSum != 0 and not image.verify_checksum():
         yield Finding("its checksum is wrong: it was changed after it was linked; copy or build it again")
-    if signed and not _has(header, _SIGNATURE, len(data)):
+    if _has(header, _SIGNATURE, len(data)):
+        return
+    if signed:
         yield Finding(
             "not signed, and the guest asks for it (signature: required); use signtool or osslsigncode"
+        )
+    elif always_signed:
+        yield Finding(
+            "has no signature in it, and Windows loads no driver without one, in test mode neither; if no"
+            " catalog of the guest's signs it, use signtool or osslsigncode",
+            fatal=False,
         )
 
 

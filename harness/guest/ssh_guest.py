@@ -259,6 +259,11 @@ def prepare(bench: SshBench, ssh: SshConnection, dialect: Dialect, *, deadline: 
     dialect.check_parts(ssh, log=None, crash=None, deadline=deadline)
     ssh.make_directories(bench.profile.driver.directory, deadline=deadline)
     path = ntpath.join(bench.profile.driver.directory, bench.probe.name)
+    log_folder = ntpath.dirname(bench.profile.driver_log)
+    ssh.make_directories(log_folder, deadline=deadline)
+    if dialect.close_folder is not None:
+        for folder in (bench.profile.driver.directory, log_folder):
+            dialect.close_folder(ssh, folder, deadline=deadline)
     ssh.write_file(path, bench.probe.read_bytes(), deadline=deadline)
     DriverService(ssh, bench.profile).install(bench.driver.read_bytes(), deadline=deadline)
 

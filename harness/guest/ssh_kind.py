@@ -16,6 +16,7 @@ from harness.guest.driver_file import ImportCheck, check_driver_file, kept_drive
 from harness.guest.guest import Guest
 from harness.guest.images import GuestImage, find_image
 from harness.guest.profile import Profile, SshProfile
+from harness.guest.signing import signed_driver
 from harness.guest.ssh_guest import boot, enter
 from harness.host.cache import Progress
 from harness.vm.accelerator import choose_accelerator
@@ -29,6 +30,7 @@ class SshKind:
 
     dialect: Dialect
     imports: ImportCheck  #: what is wrong with what a driver imports
+    signs: bool = False  #: whether the sample driver needs a signature
     why_not_forked: str | None = None
 
     def image(self, profile: Profile, *, cache: Path, progress: Progress) -> GuestImage:
@@ -42,7 +44,7 @@ class SshKind:
         path = asked_for or profile.driver_path
         if path is not None:
             signed = profile.driver.signature == "required"
-            check_driver_file(path, imports=self.imports, signed=signed)
+            check_driver_file(path, imports=self.imports, signed=signed, always_signed=self.signs)
         return path
 
     def bench(
@@ -57,12 +59,13 @@ class SshKind:
     ) -> Bench:
         """See :class:`harness.guest.kinds.GuestKind`."""
         binaries, image = _built(profile, cache=cache, progress=progress)
+        sample = signed_driver(binaries.driver, cache=cache) if self.signs and not driver else binaries.driver
         progress("choosing the accelerator", 0.0)
         return SshBench(
             profile=_with_system(profile),
             image=image,
             accelerator=choose_accelerator(accelerator, qemu=qemu, cache_dir=cache, kernel=image.kernel),
-            driver=binaries.driver if driver is None else kept_driver(driver, cache=cache),
+            driver=sample if driver is None else kept_driver(driver, cache=cache),
             probe=binaries.probe,
             cache=cache,
             qemu=qemu,

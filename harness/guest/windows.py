@@ -36,6 +36,24 @@ def _check_room(ssh: SshConnection, *, log: str | None, crash: str | None, deadl
             ssh.remove_file(tried, deadline=deadline)
 
 
+def _close_folder(ssh: SshConnection, folder: str, *, deadline: Deadline) -> None:
+    # What is made below C:\ or C:\ProgramData lets users write into it by inheritance: a driver that the
+    # kernel loads, or in the place of its log a link to a file that only the system may write.
+    try:
+        ssh.run(closing(folder), deadline=deadline).check()
+    except GuestCommandError as err:
+        raise GuestError(f"the folder {folder} could not be closed to users: {err}") from err
+
+
+def closing(folder: str) -> list[str]:
+    """Return the command that lets only the system and administrators into a folder and what is in it.
+
+    By their SIDs, for names are translated ("icacls", "Security identifiers", Microsoft's documentation).
+    """
+    allowed = [f"*{sid}:(OI)(CI)F" for sid in ("S-1-5-18", "S-1-5-32-544")]
+    return ["icacls.exe", folder, "/inheritance:r", "/grant:r", *allowed, "/q"]
+
+
 def _imports_lacking(module: str, names: Sequence[str]) -> Iterator[Finding]:
     # What a kernel exports differs from Windows to Windows, and another driver may well export something; so
     # this is only for what no kernel loads.
@@ -53,6 +71,8 @@ WINDOWS = SshKind(
         restart=("shutdown.exe", "/r", "/f", "/t", "0"),
         power_off=("shutdown.exe", "/s", "/f", "/t", "0"),
         check_parts=_check_room,
+        close_folder=_close_folder,
     ),
     imports=_imports_lacking,
+    signs=True,
 )
