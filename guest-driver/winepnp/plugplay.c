@@ -83,6 +83,10 @@ static VOID WpTellExisting(WP_REGISTRATION *registration)
         }
         WpEnterCallback();
         WpCallRegistration(registration, &notice, &called);
+        if (WpIsOn(WINEPNP_SWITCH_TWICE))
+        {
+            WpCallRegistration(registration, &notice, &called);
+        }
         WpLeaveCallback();
     }
 }

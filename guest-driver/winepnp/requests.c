@@ -87,14 +87,14 @@ static NTSTATUS WpFail(PIRP irp)
 }
 
 // PASSIVE_LEVEL, worker.
-static NTSTATUS WpNewer(PIRP irp)
+static NTSTATUS WpSwitch(PIRP irp)
 {
-    const WINEPNP_NEWER *newer = WpInput(irp, sizeof *newer);
-    if (newer == NULL)
+    const WINEPNP_SWITCH *change = WpInput(irp, sizeof *change);
+    if (change == NULL || change->Number >= WINEPNP_SWITCHES)
     {
         return STATUS_INVALID_PARAMETER;
     }
-    WpSetNewer(newer);
+    WpSetSwitch(change);
     return STATUS_SUCCESS;
 }
 
@@ -139,8 +139,8 @@ NTSTATUS WpCarryOut(PIRP irp, ULONG_PTR *information)
         return WpProcessor(irp, information);
     case WINEPNP_IOCTL_FAIL:
         return WpFail(irp);
-    case WINEPNP_IOCTL_NEWER:
-        return WpNewer(irp);
+    case WINEPNP_IOCTL_SWITCH:
+        return WpSwitch(irp);
     case WINEPNP_IOCTL_STATE:
         return WpState(irp, information);
     case WINEPNP_IOCTL_TOLD:

@@ -27,14 +27,6 @@ static const WP_ROUTINE g_routines[] = {
     {"MmGetSystemRoutineAddress", WpMmGetSystemRoutineAddress},
 };
 
-static volatile LONG g_newer;
-
-// PASSIVE_LEVEL, worker.
-VOID WpSetNewer(const WINEPNP_NEWER *newer)
-{
-    (void)InterlockedExchange(&g_newer, newer->Found != 0);
-}
-
 // Any IRQL, any thread.
 PVOID WpFindRoutine(PCSTR name)
 {
@@ -52,7 +44,7 @@ PVOID WpFindRoutine(PCSTR name)
 static PVOID NTAPI WpMmGetSystemRoutineAddress(PUNICODE_STRING name)
 {
     UNICODE_STRING newer = RTL_CONSTANT_STRING(L"MmGetPhysicalMemoryRangesEx2");
-    if (g_newer && RtlEqualUnicodeString(name, &newer, FALSE))
+    if (WpIsOn(WINEPNP_SWITCH_NEWER) && RtlEqualUnicodeString(name, &newer, FALSE))
     {
         return WpMmGetPhysicalMemoryRangesEx2;
     }

@@ -76,6 +76,10 @@ VOID WpInitializeFigures(VOID);
 VOID WpSetFigures(const WINEPNP_SYSTEM *figures);
 ULONG WpActiveProcessors(VOID);
 
+// switches.c: in which way this Windows is not like another.
+VOID WpSetSwitch(const WINEPNP_SWITCH *change);
+BOOLEAN WpIsOn(ULONG number);
+
 // misuse.c: what a driver has done wrong.
 VOID WpTellMisuse(PCSTR misuse);
 ULONG WpCountMisuses(VOID);
@@ -88,7 +92,6 @@ ULONG WpCountFailedImports(VOID);
 
 // routines.c: our routine of that kernel API name, or NULL.
 PVOID WpFindRoutine(PCSTR name);
-VOID WpSetNewer(const WINEPNP_NEWER *newer);
 
 // requests.c: carry out one device control request; returns its status, *information is the answer's size.
 NTSTATUS WpCarryOut(PIRP irp, ULONG_PTR *information);

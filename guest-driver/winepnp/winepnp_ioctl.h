@@ -18,7 +18,7 @@ enum
     WINEPNP_IOCTL_PROCESSOR = CTL_CODE(FILE_DEVICE_UNKNOWN, 0x806, METHOD_BUFFERED, FILE_ANY_ACCESS),
     WINEPNP_IOCTL_FAIL = CTL_CODE(FILE_DEVICE_UNKNOWN, 0x807, METHOD_BUFFERED, FILE_ANY_ACCESS),
     WINEPNP_IOCTL_STATE = CTL_CODE(FILE_DEVICE_UNKNOWN, 0x808, METHOD_BUFFERED, FILE_ANY_ACCESS),
-    WINEPNP_IOCTL_NEWER = CTL_CODE(FILE_DEVICE_UNKNOWN, 0x80A, METHOD_BUFFERED, FILE_ANY_ACCESS),
+    WINEPNP_IOCTL_SWITCH = CTL_CODE(FILE_DEVICE_UNKNOWN, 0x80A, METHOD_BUFFERED, FILE_ANY_ACCESS),
     WINEPNP_IOCTL_TOLD = CTL_CODE(FILE_DEVICE_UNKNOWN, 0x809, METHOD_BUFFERED, FILE_ANY_ACCESS),
 };
 
@@ -55,11 +55,19 @@ typedef struct _WINEPNP_FAIL
     CHAR Import[WINEPNP_IMPORT_CHARACTERS];
 } WINEPNP_FAIL;
 
-// NEWER: whether drivers find, by name, what only Windows 10 2004, Server 2022 and later have. At first they do not.
-typedef struct _WINEPNP_NEWER
+// SWITCH: one of the ways in which one Windows is not like another; all are off at first.
+enum
 {
-    ULONG Found;
-} WINEPNP_NEWER;
+    WINEPNP_SWITCH_NEWER, // drivers find, by name, what only Windows 10 2004, Server 2022 and later have
+    WINEPNP_SWITCH_TWICE, // a registration that includes what exists is told of each interface twice, as documented
+    WINEPNP_SWITCHES
+};
+
+typedef struct _WINEPNP_SWITCH
+{
+    ULONG Number;
+    ULONG On;
+} WINEPNP_SWITCH;
 
 // The answer to ARRIVE, REMOVE, DELIVER and PROCESSOR.
 typedef struct _WINEPNP_CALLED

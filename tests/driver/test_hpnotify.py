@@ -476,11 +476,11 @@ def test_every_import_is_failed_or_known_to_be_unable_to() -> None:
 def test_memory_comes_from_the_newest_routine_that_the_kernel_has(
     hpnotify: Hpnotify, newer: str, routine: str
 ) -> None:
-    hpnotify.pnp.ok(f"newer {newer}")
+    hpnotify.pnp.ok(f"switch newer {newer}")
     try:
         records = hpnotify.run("memory")
     finally:
-        hpnotify.pnp.ok("newer off")
+        hpnotify.pnp.ok("switch newer off")
     assert records[0].fields["memory_from"] == routine
     assert {record.memory_bytes for record in records} == {GIB}
 
@@ -498,6 +498,29 @@ def test_every_record_tells_in_what_context_it_was_made(hpnotify: Hpnotify) -> N
     assert threads["load"] == threads["baseline"]
     assert threads["notification"] == threads["processor_change"] != threads["load"]
     assert all(record.context["cpu"] < (os.cpu_count() or 1) for record in records)
+
+
+@pytest.mark.parametrize(("twice", "times"), [("on", 2), ("off", 1)])
+def test_what_exists_is_recorded_as_often_as_it_is_told(hpnotify: Hpnotify, twice: str, times: int) -> None:
+    existing = link("memory", 7)
+    hpnotify.pnp.ok(f"existing memory {existing}")
+    hpnotify.pnp.ok(f"switch twice {twice}")
+    hpnotify.configure(existing=True)
+    try:
+        records = hpnotify.run("memory")
+    finally:
+        hpnotify.pnp.ok("switch twice off")
+        hpnotify.pnp.ok(f"remove memory {existing}")
+    arrived = [record.link for record in records if record.word == "memory"]
+    assert arrived.count(existing) == times
+    assert len(arrived) == times + 1, "what comes later is told once"
+
+
+@pytest.mark.parametrize(
+    "request_", ["switch", "switch newer", "switch other on", "switch twice 1", "switch twice on x"]
+)
+def test_a_switch_that_is_none_is_refused(pnp: PnpFeed, request_: str) -> None:
+    assert pnp.request(request_) == "error 0x00000057 usage: switch <newer|twice> <on|off>"
 
 
 def test_memory_that_cannot_be_read_in_a_callback_shows_as_zero(faulty: Hpnotify) -> None:

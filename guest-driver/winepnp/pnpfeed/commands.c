@@ -192,16 +192,21 @@ static void PfFail(const PfRequest *request, const PfReply *reply)
     }
 }
 
-static void PfNewer(const PfRequest *request, const PfReply *reply)
+static void PfSwitch(const PfRequest *request, const PfReply *reply)
 {
-    const bool on = request->count == 2 && strcmp(request->words[1], "on") == 0;
-    WINEPNP_NEWER newer = {on};
-    if (!on && (request->count != 2 || strcmp(request->words[1], "off") != 0))
+    static const char *const switches[] = {[WINEPNP_SWITCH_NEWER] = "newer", [WINEPNP_SWITCH_TWICE] = "twice"};
+    WINEPNP_SWITCH change = {WINEPNP_SWITCHES, 0};
+    for (ULONG number = 0; request->count == 3 && number < WINEPNP_SWITCHES; number++)
     {
-        PfRefuse(reply, "newer <on|off>");
+        change.Number = strcmp(request->words[1], switches[number]) == 0 ? number : change.Number;
+    }
+    change.On = request->count == 3 && strcmp(request->words[2], "on") == 0;
+    if (change.Number == WINEPNP_SWITCHES || (!change.On && strcmp(request->words[2], "off") != 0))
+    {
+        PfRefuse(reply, "switch <newer|twice> <on|off>");
         return;
     }
-    if (PfControl(reply, WINEPNP_IOCTL_NEWER, &newer, sizeof newer, NULL, 0))
+    if (PfControl(reply, WINEPNP_IOCTL_SWITCH, &change, sizeof change, NULL, 0))
     {
         PfSay(reply, "ok");
     }
@@ -238,7 +243,7 @@ void PfAnswer(char *line, char *replyText, size_t replySize)
         {"deliver", PfDeliver},
         {"processor", PfProcessor},
         {"fail", PfFail},
-        {"newer", PfNewer},
+        {"switch", PfSwitch},
         {"state", PfState},
     };
     const PfReply reply = {replyText, replySize};
@@ -254,5 +259,5 @@ void PfAnswer(char *line, char *replyText, size_t replySize)
             }
         }
     }
-    PfRefuse(&reply, "system|existing|arrive|remove|deliver|processor|fail|newer|state ...");
+    PfRefuse(&reply, "system|existing|arrive|remove|deliver|processor|fail|switch|state ...");
 }
