@@ -10,6 +10,8 @@
 #include <windows.h>
 
 #include "announce.h"
+#include "facts.h"
+#include "json.h"
 #include "save.h"
 #include "state.h"
 #include "told.h"
@@ -26,24 +28,6 @@ static bool IsWine(void)
 {
     HMODULE ntdll = GetModuleHandleW(L"ntdll.dll");
     return ntdll != NULL && GetProcAddress(ntdll, "wine_get_version") != NULL;
-}
-
-// Writes text as a JSON string; a byte outside ASCII as the character of that number, so that any byte is valid JSON.
-static void PrintString(const char *text)
-{
-    putchar('"');
-    for (const unsigned char *byte = (const unsigned char *)text; *byte != '\0'; byte++)
-    {
-        if (*byte == '"' || *byte == '\\' || *byte < ' ' || *byte > '~')
-        {
-            printf("\\u%04x", (unsigned)*byte);
-        }
-        else
-        {
-            putchar(*byte);
-        }
-    }
-    putchar('"');
 }
 
 // Whether a request line wants to know what was told; if so, the line is cut after its id.
@@ -155,6 +139,10 @@ int main(int argc, char **argv)
     {
         return (wine ? SaveWine() : SaveWindows()) ? 0 : EXIT_UNSAVED;
     }
+    if (argc == 2 && strcmp(argv[1], "--facts") == 0)
+    {
+        return PrintFacts(wine) ? 0 : EXIT_UNREADABLE;
+    }
     if (argc != 2 || strcmp(argv[1], "--loop") != 0)
     {
         fprintf(
@@ -163,6 +151,7 @@ int main(int argc, char **argv)
             "       hpprobe --loop   one for each line of stdin, which it carries as \"id\";\n"
             "                        <id> announce <processor|memory> <arrival|removal> <name> announces first,\n"
             "                        <id> told adds what programs were told of such interfaces since it was asked\n"
+            "       hpprobe --facts  what decides whether this system can be hot-plugged, as a line of JSON\n"
             "       hpprobe --save   write registry and files to the disk\n");
         return EXIT_USAGE;
     }

@@ -151,6 +151,7 @@ BOOLEAN WpRemoveRegistration(PVOID handle)
     if (found)
     {
         RemoveEntryList(&((WP_REGISTRATION *)handle)->Links);
+        ((WP_REGISTRATION *)handle)->Removed = TRUE;
         g_book.RegistrationCount -= 1;
     }
     ExReleaseFastMutex(&g_book.Lock);

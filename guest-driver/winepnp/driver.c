@@ -82,7 +82,6 @@ NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT driverObject, PUNICODE_STRING registry
     {
         return status;
     }
-    WpInitializeNotify();
     WpInitializeBook();
     WpInitializeTold();
     WpInitializeProcessors();

@@ -1,39 +1,34 @@
 // SPDX-License-Identifier: MIT
-// The lock under which callbacks run. Whoever has held it once knows that no callback of another thread is in flight.
+// The locks under which callbacks run. Whoever has held one once knows that no callback under it is in flight.
 #include "winepnp.h"
 
-// Made of an event, because Wine's KMUTEX lets a second thread in and FAST_MUTEX is not recursive and raises the IRQL.
-static struct
+// PASSIVE_LEVEL. Made of an event, because Wine's KMUTEX lets a second thread in and FAST_MUTEX is not recursive and
+// raises the IRQL.
+VOID WpInitializeLock(WP_CALLBACK_LOCK *lock)
 {
-    KEVENT Free;
-    HANDLE volatile Owner; // thread id
-    ULONG Depth;           // the owner's
-} g_callbackLock;
-
-// PASSIVE_LEVEL, DriverEntry.
-VOID WpInitializeNotify(VOID)
-{
-    KeInitializeEvent(&g_callbackLock.Free, SynchronizationEvent, TRUE);
+    KeInitializeEvent(&lock->Free, SynchronizationEvent, TRUE);
+    lock->Owner = NULL;
+    lock->Depth = 0;
 }
 
 // PASSIVE_LEVEL, any thread, no list's lock held.
-VOID WpEnterCallback(VOID)
+VOID WpEnterCallback(WP_CALLBACK_LOCK *lock)
 {
-    if (g_callbackLock.Owner != PsGetCurrentThreadId())
+    if (lock->Owner != PsGetCurrentThreadId())
     {
-        (void)KeWaitForSingleObject(&g_callbackLock.Free, Executive, KernelMode, FALSE, NULL);
-        g_callbackLock.Owner = PsGetCurrentThreadId();
+        (void)KeWaitForSingleObject(&lock->Free, Executive, KernelMode, FALSE, NULL);
+        lock->Owner = PsGetCurrentThreadId();
     }
-    g_callbackLock.Depth += 1;
+    lock->Depth += 1;
 }
 
 // PASSIVE_LEVEL, the thread that entered.
-VOID WpLeaveCallback(VOID)
+VOID WpLeaveCallback(WP_CALLBACK_LOCK *lock)
 {
-    g_callbackLock.Depth -= 1;
-    if (g_callbackLock.Depth == 0)
+    lock->Depth -= 1;
+    if (lock->Depth == 0)
     {
-        g_callbackLock.Owner = NULL;
-        (void)KeSetEvent(&g_callbackLock.Free, IO_NO_INCREMENT, FALSE);
+        lock->Owner = NULL;
+        (void)KeSetEvent(&lock->Free, IO_NO_INCREMENT, FALSE);
     }
 }

@@ -9,19 +9,13 @@ static VOID WpTell(const WINEPNP_NOTICE *notice, ULONG64 before, WINEPNP_CALLED 
     ULONG64 after = 0;
     for (;;)
     {
-        // Looking up and calling under one lock: who has unregistered and then held the lock is not called any more.
-        WpEnterCallback();
         WP_REGISTRATION *registration = WpNextRegistration(&notice->ClassGuid, after, before);
-        if (registration != NULL)
-        {
-            after = registration->Number;
-            WpCallRegistration(registration, notice, called);
-        }
-        WpLeaveCallback();
         if (registration == NULL)
         {
             return;
         }
+        after = registration->Number;
+        WpCallRegistration(registration, notice, called);
         WpReleaseRegistration(registration);
     }
 }
@@ -81,13 +75,11 @@ static VOID WpTellExisting(WP_REGISTRATION *registration)
         {
             return;
         }
-        WpEnterCallback();
         WpCallRegistration(registration, &notice, &called);
         if (WpIsOn(WINEPNP_SWITCH_TWICE))
         {
             WpCallRegistration(registration, &notice, &called);
         }
-        WpLeaveCallback();
     }
 }
 
@@ -144,8 +136,9 @@ NTSTATUS NTAPI WpIoUnregisterPlugPlayNotificationEx(PVOID entry)
         WpTellMisuse("IoUnregisterPlugPlayNotificationEx of an entry that is not registered");
         return STATUS_INVALID_PARAMETER;
     }
-    WpEnterCallback();
-    WpLeaveCallback();
-    WpReleaseRegistration(entry);
+    WP_REGISTRATION *registration = entry;
+    WpEnterCallback(&registration->Lock);
+    WpLeaveCallback(&registration->Lock);
+    WpReleaseRegistration(registration);
     return STATUS_SUCCESS;
 }

@@ -10,7 +10,8 @@ typedef struct _WP_PROCESSOR_CALLBACK
     BOOLEAN Asked; // whether it was, about the processor that is about to be added
 } WP_PROCESSOR_CALLBACK;
 
-static LIST_ENTRY g_processorCallbacks; // in order of registration, guarded by the callback lock
+static WP_CALLBACK_LOCK g_processorLock; // one for all: a processor is added when all have been asked
+static LIST_ENTRY g_processorCallbacks;  // in order of registration, guarded by that lock
 static volatile LONG g_processorCallbackCount;
 
 static const ULONG WP_PROCESSORS_PER_GROUP = 64;
@@ -18,6 +19,7 @@ static const ULONG WP_PROCESSORS_PER_GROUP = 64;
 // PASSIVE_LEVEL, DriverEntry.
 VOID WpInitializeProcessors(VOID)
 {
+    WpInitializeLock(&g_processorLock);
     InitializeListHead(&g_processorCallbacks);
 }
 
@@ -55,7 +57,7 @@ static void WpUndoStarts(const WP_PROCESSOR_CALLBACK *refused, ULONG number, NTS
 // PASSIVE_LEVEL, worker. Nobody is asked after one that refuses, and those asked before it are told of the failure.
 VOID WpNotifyProcessor(const WINEPNP_PROCESSOR *change, WINEPNP_CALLED *called)
 {
-    WpEnterCallback();
+    WpEnterCallback(&g_processorLock);
     for (PLIST_ENTRY links = g_processorCallbacks.Flink; links != &g_processorCallbacks; links = links->Flink)
     {
         CONTAINING_RECORD(links, WP_PROCESSOR_CALLBACK, Links)->Asked = FALSE;
@@ -74,7 +76,7 @@ VOID WpNotifyProcessor(const WINEPNP_PROCESSOR *change, WINEPNP_CALLED *called)
             break;
         }
     }
-    WpLeaveCallback();
+    WpLeaveCallback(&g_processorLock);
 }
 
 // PASSIVE_LEVEL, the registering thread, callback lock held: first every AddStart, then every AddComplete; after a
@@ -115,16 +117,16 @@ PVOID NTAPI WpKeRegisterProcessorChangeCallback(PPROCESSOR_CALLBACK_FUNCTION cal
     }
     registered->Callback = callback;
     registered->Context = context;
-    WpEnterCallback();
+    WpEnterCallback(&g_processorLock);
     if ((flags & KE_PROCESSOR_CHANGE_ADD_EXISTING) != 0 && !NT_SUCCESS(WpReplayActive(registered)))
     {
-        WpLeaveCallback();
+        WpLeaveCallback(&g_processorLock);
         ExFreePoolWithTag(registered, WINEPNP_POOL_TAG);
         return NULL;
     }
     InsertTailList(&g_processorCallbacks, &registered->Links);
     (void)InterlockedIncrement(&g_processorCallbackCount);
-    WpLeaveCallback();
+    WpLeaveCallback(&g_processorLock);
     return registered;
 }
 
@@ -132,7 +134,7 @@ PVOID NTAPI WpKeRegisterProcessorChangeCallback(PPROCESSOR_CALLBACK_FUNCTION cal
 VOID NTAPI WpKeDeregisterProcessorChangeCallback(PVOID handle)
 {
     BOOLEAN found = FALSE;
-    WpEnterCallback();
+    WpEnterCallback(&g_processorLock);
     for (PLIST_ENTRY links = g_processorCallbacks.Flink; links != &g_processorCallbacks; links = links->Flink)
     {
         WP_PROCESSOR_CALLBACK *registered = CONTAINING_RECORD(links, WP_PROCESSOR_CALLBACK, Links);
@@ -145,7 +147,7 @@ VOID NTAPI WpKeDeregisterProcessorChangeCallback(PVOID handle)
             break;
         }
     }
-    WpLeaveCallback();
+    WpLeaveCallback(&g_processorLock);
     if (!found)
     {
         WpTellMisuse("KeDeregisterProcessorChangeCallback of a handle that is not registered");

@@ -32,6 +32,8 @@ NTSTATUS WpCreateRegistration(
     ObReferenceObject(driverObject);
     created->Number = 0;
     created->References = 1;
+    created->Removed = FALSE;
+    WpInitializeLock(&created->Lock);
     created->Category = category;
     created->ClassGuid = *classGuid;
     created->DriverObject = driverObject;
@@ -60,8 +62,8 @@ VOID WpReleaseRegistration(WP_REGISTRATION *registration)
     (void)WpNtdll.LdrUnloadDll(image);
 }
 
-// PASSIVE_LEVEL, any thread, callback lock held, the caller has a reference.
-VOID WpCallRegistration(WP_REGISTRATION *registration, const WINEPNP_NOTICE *notice, WINEPNP_CALLED *called)
+// PASSIVE_LEVEL, any thread, the registration's lock held, the caller has a reference.
+static VOID WpDeliverTo(WP_REGISTRATION *registration, const WINEPNP_NOTICE *notice, WINEPNP_CALLED *called)
 {
     WP_DELIVERY delivery;
     RtlFillMemory(&delivery, sizeof delivery, WP_POISON); // so that no terminator follows the link by chance
@@ -82,4 +84,15 @@ VOID WpCallRegistration(WP_REGISTRATION *registration, const WINEPNP_NOTICE *not
         called->FirstFailure = status;
     }
     RtlFillMemory(&delivery, sizeof delivery, WP_POISON); // a driver that kept a pointer shall notice
+}
+
+// PASSIVE_LEVEL, any thread, the caller has a reference. Who has unregistered and then held the lock is not called.
+VOID WpCallRegistration(WP_REGISTRATION *registration, const WINEPNP_NOTICE *notice, WINEPNP_CALLED *called)
+{
+    WpEnterCallback(&registration->Lock);
+    if (!registration->Removed)
+    {
+        WpDeliverTo(registration, notice, called);
+    }
+    WpLeaveCallback(&registration->Lock);
 }

@@ -20,10 +20,18 @@ typedef struct _WP_NTDLL
 extern WP_NTDLL WpNtdll;
 NTSTATUS WpInitializeNtdll(PDRIVER_OBJECT driverObject);
 
-// notify.c: the lock under which every callback runs, one at a time. Recursive: a callback may register another.
-VOID WpInitializeNotify(VOID);
-VOID WpEnterCallback(VOID);
-VOID WpLeaveCallback(VOID);
+// notify.c: a lock under which callbacks run, one at a time. Recursive: a callback may register another. As on Windows
+// each registration for notifications has one of its own, so that different ones run at the same time.
+typedef struct _WP_CALLBACK_LOCK
+{
+    KEVENT Free;
+    HANDLE volatile Owner; // thread id
+    ULONG Depth;           // the owner's
+} WP_CALLBACK_LOCK;
+
+VOID WpInitializeLock(WP_CALLBACK_LOCK *lock);
+VOID WpEnterCallback(WP_CALLBACK_LOCK *lock);
+VOID WpLeaveCallback(WP_CALLBACK_LOCK *lock);
 
 // registrations.c: what a driver registers, and calling it.
 typedef struct _WP_REGISTRATION
@@ -31,6 +39,9 @@ typedef struct _WP_REGISTRATION
     LIST_ENTRY Links;
     ULONG64 Number; // place in the order of registrations and interfaces
     LONG References;
+    BOOLEAN volatile Removed; // set before its lock is taken for the last time: whoever holds the lock later calls no
+                              // more
+    WP_CALLBACK_LOCK Lock;
     IO_NOTIFICATION_EVENT_CATEGORY Category;
     GUID ClassGuid;
     PDRIVER_OBJECT DriverObject;

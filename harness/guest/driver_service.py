@@ -6,6 +6,7 @@ Only programs that Windows and Wine both have are used: ``sc.exe`` and ``reg.exe
 
 from __future__ import annotations
 
+import logging
 import ntpath
 import re
 import threading
@@ -22,6 +23,8 @@ from harness.guest.sc_error import NO_SUCH_SERVICE, WINE_FAILED, ScError, descri
 from harness.wires.quoting import Shell
 from harness.wires.ssh import CommandResult, SshConnection
 
+logger = logging.getLogger(__name__)
+
 _PAUSE_S = 0.05
 
 # Registry values of the driver's service, docs/driver-log.md.
@@ -34,6 +37,10 @@ _STATE = re.compile(
 _EXIT_CODE = re.compile(r"^\s*WIN32_EXIT_CODE\s*:\s*(\d+)", re.MULTILINE)
 # What Wine prints, with exit status 1 too, when it has not even started the program (its start.exe).
 _NOT_STARTED = "ShellExecuteEx failed"
+# The same for a reason that is gone when it is started once more.
+_NOT_STARTED_YET = f"{_NOT_STARTED}: Internal error"
+#: How often a program is started that Wine does not start.
+_MOST_STARTS = 3
 
 
 class ServiceState(StrEnum):
@@ -194,10 +201,16 @@ class DriverService:
         )
 
     def _run(self, verb: str, *words: str, deadline: Deadline) -> CommandResult:
-        try:
-            result = self._ssh.run(["sc.exe", verb, self._service, *words], deadline=deadline)
-        except GuestCommandError as err:
-            raise GuestError(str(err)) from err
+        for start in range(1, _MOST_STARTS + 1):
+            try:
+                result = self._ssh.run(["sc.exe", verb, self._service, *words], deadline=deadline)
+            except GuestCommandError as err:
+                raise GuestError(str(err)) from err
+            if not self._wine or result.exit_status == 0 or _NOT_STARTED_YET not in result.text:
+                break
+            # Seen once in some thousand programs on a busy host. It has not run, so it can be run again.
+            said = result.text.strip()
+            logger.warning("start %s of sc.exe %s: Wine in the guest did not start it: %s", start, verb, said)
         if result.exit_status != 0:
             _check_it_ran(verb, result, shell=self._shell)
         return result

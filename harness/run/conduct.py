@@ -48,7 +48,6 @@ class Conduct:
     """
 
     def __init__(self, plan: Plan, bench: Bench, folder: Path) -> None:
-        self._deadlines = bench.profile.deadlines
         self._log = DriverLogFile(folder / DRIVER_LOG_FILE)
         file = bench.driver if isinstance(bench, SshBench) else None
         self._driver = driver_rules(plan, bench.profile, file=file)
@@ -86,12 +85,11 @@ class Conduct:
         self._tells = guest.take_told() is not None
         self._seen = Seen(vm=guest.vm.state(), guest=state, qemu_version=guest.vm.qemu_version)
         wanted = existing_interfaces(self._driver, self._seen.vm, state)
-        late = Deadline.after(self._deadlines.late_s)
+        late = Deadline.after(self._profile.deadlines.late_s)
         await_existing(wanted, lambda: self._read_earlier(guest), deadline=late)
 
     def perform(self, step: Step, guest: Guest) -> tuple[Mismatch, ...]:
         """Carry out one step, add what the witnesses said of it, and return what is not as planned so far.
-
         A step starts from what the witnesses said at the end of the one before, so nothing that changes in
         between goes unnoticed.
         """
@@ -102,10 +100,12 @@ class Conduct:
             self._hear_answers()
             if effect.boot != "same":
                 # What is written of this boot cannot be read after it.
-                settled = Deadline.after(self._deadlines.settle_s)
+                settled = Deadline.after(self._profile.deadlines.settle_s)
                 await_end_of_line(guest, lambda: self._read_log(guest), deadline=settled)
-        if since := self._judge.mismatches():
-            return self._blamed(since, self.steps[-1], guest)
+        since = self._judge.mismatches()
+        # A driver may crash when it has told all that its step was to tell.
+        if self.steps and (since or guest.crash()) and (gone := self._blamed(since, self.steps[-1], guest)):
+            return gone
         if not self.steps:
             self._judge = self._new_judge(earlier=self.earlier)
         before = self._seen
@@ -130,7 +130,7 @@ class Conduct:
             if last.effect.boot == "none":
                 return self._judge.mismatches()
             quiet_since_s = max([last.due_from_s, *(observed.seen_at_s for observed in last.records)])
-            self._watch_records(guest, Deadline(quiet_since_s + self._deadlines.settle_s))
+            self._watch_records(guest, Deadline(quiet_since_s + self._profile.deadlines.settle_s))
             vm, state = guest.vm.state(), self._sample(guest)
             self._revise_last_step(replace(self.steps[-1], vm_after=vm, guest_after=state))
             self._hear_answers()
@@ -192,8 +192,8 @@ class Conduct:
             guest=guest,
             before=now.before,
             acts=now.acts,
-            command_s=self._deadlines.command_s,
-            boot_s=self._deadlines.boot_s,
+            command_s=self._profile.deadlines.command_s,
+            boot_s=self._profile.deadlines.boot_s,
             watch=lambda watch_s: self._watch_records(guest, Deadline.after(watch_s)),
         )
         now.step.action.perform(stage, deadline=now.deadline())
@@ -236,7 +236,7 @@ class Conduct:
         telling = {"driver", "ospm"} if "ospm" in self._required else {"driver"}
         if telling & outstanding(now.evidence()):
             # Too late is as wrong as never, but not the same defect.
-            late = Deadline.after(self._deadlines.late_s)
+            late = Deadline.after(self._profile.deadlines.late_s)
             while (missing := telling & outstanding(now.evidence())) and not late.expired():
                 if "driver" in missing:
                     self._await_record(now, guest)
@@ -247,7 +247,7 @@ class Conduct:
             now.vm = guest.vm.state()
             self._sample(guest)
         elif not now.effect.records:
-            self._watch_records(guest, Deadline.after(self._deadlines.settle_s))
+            self._watch_records(guest, Deadline.after(self._profile.deadlines.settle_s))
 
     def _await_record(self, now: StepUnderWay, guest: Guest) -> None:
         before = len(now.records)
@@ -297,4 +297,4 @@ class Conduct:
         self._judge.step(evidence)
 
     def _command_deadline(self) -> Deadline:
-        return Deadline.after(self._deadlines.command_s)
+        return Deadline.after(self._profile.deadlines.command_s)

@@ -113,6 +113,7 @@ def command_line(
         # What a guest does to itself is a finding about the driver. It restarts for real, and after a
         # power-off or a panic QEMU stays, paused, to be asked; ending, it would look like a broken bench.
         "-action", "reboot=reset,shutdown=pause,panic=pause",
+        *trace,
         # In a VM with NUMA nodes, each names its own memory.
         "-machine", config.machine if config.shape.nodes else f"{config.machine},memory-backend={RAM_ID}0",
         "-accel", f"tcg,thread={config.tcg_thread}" if config.accelerator == "tcg" else config.accelerator,
@@ -130,7 +131,6 @@ def command_line(
         *_firmware(config, variables_fd),
         *_boot(config),
         *_qtest(config, qtest_fd),
-        *trace,
         *config.extra,
     ]
     # fmt: on

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -211,6 +212,66 @@ def test_an_announced_interface_outlives_its_probe_and_is_kept_apart_by_class(
 
 def told_of(answer: Answer) -> list[tuple[int, str, str, str]]:
     return [(one["number"], one["class"], one["event"], one["link"]) for one in answer["told"]]
+
+
+@pytest.fixture(scope="module")
+def facts(wine: Wine, probe: Path) -> Answer:
+    [said] = answers(wine.run(probe, "--facts"))
+    return said
+
+
+LICENCE = [
+    *("Kernel-VirtualDynamicPartitioningSupported", "Kernel-DynamicPartitioningSupported"),
+    *("Kernel-VmPhysicalMemoryAddAllowed", "Kernel-PhysicalMemoryAddAllowed"),
+    *("Kernel-RegisteredProcessors", "Kernel-WindowsMaxMemAllowedx64"),
+]
+
+
+class TestFacts:
+    """What the system says of itself; under Wine some of it is null, which is an answer too."""
+
+    def test_are_one_line_with_all_keys(self, facts: Answer) -> None:
+        assert list(facts) == [
+            *("format", "platform"),
+            *("windows_major", "windows_minor", "windows_build", "windows_revision", "product_type"),
+            *("product_name", "edition", "installation_type"),
+            *("dynamic_partitioning", "expires_100ns", "code_integrity", "vbs_enabled", "hvci_enabled"),
+            *("licence", "hypervisor", "hypervisor_features_edx", "srat_hot_pluggable_bytes"),
+            *("free_bytes", "utc_bias_minutes", "real_time_is_universal", "ssh_default_shell", "interfaces"),
+        ]
+        assert list(facts["licence"]) == ["read", *LICENCE]
+        assert list(facts["interfaces"]) == ["processor", "memory"]
+
+    def test_say_which_windows_it_is(self, wine: Wine, facts: Answer) -> None:
+        assert (facts["format"], facts["platform"]) == (1, "wine")
+        version = wine.run("cmd.exe", "/c", "ver").stdout
+        assert f"{facts['windows_major']}.{facts['windows_minor']}.{facts['windows_build']}" in version
+
+    def test_say_what_the_host_knows_too(self, wine: Wine, facts: Answer) -> None:
+        flags = Path("/proc/cpuinfo").read_text(encoding="ascii").partition("flags")[2].partition("\n")[0]
+        assert (facts["hypervisor"] is not None) == ("hypervisor" in flags.split())
+        free_bytes = shutil.disk_usage(wine.drive_c).free
+        assert facts["free_bytes"] == pytest.approx(free_bytes, rel=0.1)
+
+    def test_say_what_is_in_the_registry(self, wine: Wine, probe: Path) -> None:
+        guard = r"HKLM\SYSTEM\CurrentControlSet\Control\DeviceGuard"
+        hvci = rf"{guard}\Scenarios\HypervisorEnforcedCodeIntegrity"
+        shell = r"C:\Program Files\my shell.exe"
+        wine.reg("add", guard, "/v", "EnableVirtualizationBasedSecurity", "/t", "REG_DWORD", "/d", "1", "/f")
+        wine.reg("add", hvci, "/v", "Enabled", "/t", "REG_DWORD", "/d", "0", "/f")
+        wine.reg("add", r"HKLM\SOFTWARE\OpenSSH", "/v", "DefaultShell", "/d", shell, "/f")
+        [said] = answers(wine.run(probe, "--facts"))
+        assert (said["vbs_enabled"], said["hvci_enabled"]) == (1, 0)
+        assert said["ssh_default_shell"] == shell
+
+    def test_are_all_on_the_page(self, facts: Answer) -> None:
+        page = (Path(__file__).parents[2] / "docs" / "windows.md").read_text(encoding="utf-8")
+        assert [key for key in facts if f"`{key}`" not in page and key not in ("format", "platform")] == []
+
+    def test_are_null_where_the_system_does_not_say(self, facts: Answer) -> None:
+        assert facts["srat_hot_pluggable_bytes"] is None, "Wine has no ACPI tables"
+        assert facts["expires_100ns"] is None
+        assert facts["dynamic_partitioning"] is False
 
 
 class TestTold:

@@ -30,6 +30,7 @@ BY_NAME = 0x100
 MISUSE = 0x200
 FAIL = 0x400
 FAIL_ENTRY = 0x800
+HOLD = 0x2000
 
 
 class PnpTest:
@@ -201,6 +202,32 @@ def test_a_callback_may_unregister_itself(install: Callable[..., PnpTest], pnp: 
     assert test.lines()[-1] == "C unregistered 0x00000000"
     assert test.calls() == [f"C arrival {VCPU}"]
     assert pnp.state()["registrations"] == 2
+
+
+def test_what_exists_is_told_to_one_while_anothers_callback_runs(
+    install: Callable[..., PnpTest], pnp: PnpFeed, wine: Wine, build_dir: Path
+) -> None:
+    test = install(HOLD)
+    go = wine.host_path(r"C:\pnptest.go")
+    other = wine.install_driver(build_dir / "hpnotify.sys", "hpnotify", IncludeExisting=1)
+    log = wine.host_path(r"C:\ProgramData\hpnotify\hpnotify.log")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.unlink(missing_ok=True)
+    try:
+        pnp.ok(f"existing memory {DIMM}")
+        test.start()
+        pnp.send(f"arrive processor {VCPU}")
+        assert other.start(), "though a callback of another registration does not return"
+        assert other.stop()
+        told = [line for line in log.read_text().splitlines() if "event=arrival" in line]
+        assert [DIMM in line for line in told] == [False, True]
+        assert "C done" not in test.lines()
+    finally:
+        go.touch()
+        assert pnp.reply() == "ok 1"
+        go.unlink()
+        other.uninstall()
+    assert test.lines()[-1] == "C done"
 
 
 def test_state_answers_while_a_callback_runs(

@@ -79,7 +79,7 @@ def test_the_timeline_is_in_order_and_inside_the_plan(results: Path) -> None:
     times = [entry["at_s"] for entry in entries]
     assert times == sorted(times)
     assert 0 < times[0] <= times[-1] < verdict["duration_s"]
-    assert {entry["witness"] for entry in entries} == {"harness", "vm", "ospm", "driver"}
+    assert {entry["witness"] for entry in entries} == {"harness", "vm", "ospm", "guest", "driver"}
     for step in verdict["steps"]:
         for observed in step["records"]:
             error_s = observed["clock_error_s"]

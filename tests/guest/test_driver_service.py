@@ -182,6 +182,36 @@ def test_a_guest_that_cannot_start_sc_exe_says_nothing_of_the_driver(
         server.end()
 
 
+@pytest.mark.parametrize("starts", [2, 3, 4])
+def test_what_wine_does_not_start_at_once_is_started_again_and_that_is_told(
+    tmp_path: Path, profile: Profile, starts: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    counted, script = tmp_path / "counted", tmp_path / "sc.exe"
+    script.write_text(
+        f"""#!/bin/sh
+        echo >>{counted}
+        [ "$(wc -l <{counted})" -ge {starts} ] || {{ echo "ShellExecuteEx failed: Internal error."; exit 1; }}
+        echo "        STATE              : 4  RUNNING"
+        """
+    )
+    script.chmod(0o755)
+    server = start_sshd(tmp_path, environment={"PATH": f"{tmp_path}:/usr/bin:/bin"})
+    try:
+        with server.connect() as guest:
+            service = DriverService(guest, profile)
+            if starts > 3:
+                with pytest.raises(
+                    GuestError, match=r"^Wine in the guest did not start sc\.exe query: Internal"
+                ):
+                    service.state(deadline=soon())
+            else:
+                assert service.state(deadline=soon()) == "running"
+    finally:
+        server.end()
+    warned = [one.getMessage() for one in caplog.records if "Wine in the guest did not start" in one.message]
+    assert len(warned) == min(starts - 1, 3)
+
+
 @pytest.mark.parametrize(
     ("end", "says"), [("exit 1", "exit status 1 without a word"), ("kill -SEGV $$", "exit")]
 )

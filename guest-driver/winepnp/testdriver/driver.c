@@ -61,6 +61,24 @@ static ULONG PtReadBehaviour(PUNICODE_STRING registryPath)
     return behaviour;
 }
 
+// PASSIVE_LEVEL, any thread.
+static BOOLEAN PtMayGoOn(VOID)
+{
+    UNICODE_STRING path = RTL_CONSTANT_STRING(L"\\??\\C:\\pnptest.go");
+    OBJECT_ATTRIBUTES attributes;
+    IO_STATUS_BLOCK ioStatus;
+    HANDLE file = NULL;
+    InitializeObjectAttributes(&attributes, &path, OBJ_KERNEL_HANDLE | OBJ_CASE_INSENSITIVE, NULL, NULL);
+    const NTSTATUS status = ZwCreateFile(
+        &file, FILE_READ_ATTRIBUTES | SYNCHRONIZE, &attributes, &ioStatus, NULL, FILE_ATTRIBUTE_NORMAL,
+        FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE, FILE_OPEN, FILE_SYNCHRONOUS_IO_NONALERT, NULL, 0);
+    if (NT_SUCCESS(status))
+    {
+        (void)ZwClose(file);
+    }
+    return NT_SUCCESS(status);
+}
+
 // PASSIVE_LEVEL, any thread. Does what no callback should do: waits and writes files.
 static NTSTATUS NTAPI PtNotified(PVOID structure, PVOID context)
 {
@@ -79,6 +97,15 @@ static NTSTATUS NTAPI PtNotified(PVOID structure, PVOID context)
     {
         LARGE_INTEGER interval = {.QuadPart = -3000000}; // 0.3 s
         (void)KeDelayExecutionThread(KernelMode, FALSE, &interval);
+        PtLog("%c done", registration->Name);
+    }
+    if ((g_test.Behaviour & PT_HOLD) != 0)
+    {
+        LARGE_INTEGER interval = {.QuadPart = -100000}; // 10 ms, and no longer than a minute in all
+        for (ULONG look = 0; look < 6000 && !PtMayGoOn(); look++)
+        {
+            (void)KeDelayExecutionThread(KernelMode, FALSE, &interval);
+        }
         PtLog("%c done", registration->Name);
     }
     if ((g_test.Behaviour & PT_UNREGISTER_INSIDE) != 0)

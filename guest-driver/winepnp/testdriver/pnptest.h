@@ -20,6 +20,7 @@ enum
     PT_MISUSE = 0x200,              // register with wrong arguments first
     PT_FAIL = 0x400,                // the callback returns a failure
     PT_FAIL_ENTRY = 0x800,          // DriverEntry does
+    PT_HOLD = 0x2000,               // the callback stays until there is a file C:\pnptest.go
 };
 
 enum
