@@ -19,6 +19,8 @@ typedef struct NOTIFY_FILTER
     } u;
 } NOTIFY_FILTER;
 
+_Static_assert(sizeof(NOTIFY_FILTER) == 416, "Windows takes a filter of no other size");
+
 typedef struct NOTIFY_EVENT_DATA
 {
     DWORD FilterType;

@@ -6,6 +6,7 @@
 static volatile LONG g_activeProcessors;
 static volatile LONG g_maximumProcessors;
 static volatile LONG64 g_memoryBytes;
+static volatile LONG g_memoryAskedCount; // in a processor callback
 
 static const ULONG WP_GROUP_SIZE = 64;
 
@@ -97,6 +98,10 @@ PPHYSICAL_MEMORY_RANGE NTAPI WpMmGetPhysicalMemoryRanges(VOID)
 {
     static const LONGLONG firstAddress = PAGE_SIZE; // as on a PC, where page 0 is the firmware's
     const LONG64 memoryBytes = g_memoryBytes;
+    if (WpIsInProcessorCallback())
+    {
+        (void)InterlockedIncrement(&g_memoryAskedCount);
+    }
     if (memoryBytes == 0)
     {
         return NULL;
@@ -109,6 +114,12 @@ PPHYSICAL_MEMORY_RANGE NTAPI WpMmGetPhysicalMemoryRanges(VOID)
         ranges[0].NumberOfBytes.QuadPart = memoryBytes;
     }
     return ranges;
+}
+
+// Any IRQL, any thread.
+ULONG WpCountMemoryAsked(VOID)
+{
+    return (ULONG)g_memoryAskedCount;
 }
 
 // PASSIVE_LEVEL, any thread. The same: there is one partition, and no memory that is only a file's.

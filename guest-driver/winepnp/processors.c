@@ -159,3 +159,9 @@ ULONG WpCountProcessorCallbacks(VOID)
 {
     return (ULONG)g_processorCallbackCount;
 }
+
+// PASSIVE_LEVEL, any thread.
+BOOLEAN WpIsInProcessorCallback(VOID)
+{
+    return g_processorLock.Owner == PsGetCurrentThreadId();
+}

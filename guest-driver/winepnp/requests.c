@@ -106,6 +106,7 @@ static NTSTATUS WpState(PIRP irp, ULONG_PTR *information)
     state.Synchronous = WpCountProcessorCallbacks();
     state.FailedImports = WpCountFailedImports();
     state.Misuses = WpCountMisuses();
+    state.MemoryAsked = WpCountMemoryAsked();
     return WpAnswer(irp, &state, sizeof state, information);
 }
 

@@ -81,11 +81,13 @@ VOID WpNextTold(ULONG64 after, WINEPNP_TOLD *told);
 VOID WpInitializeProcessors(VOID);
 VOID WpNotifyProcessor(const WINEPNP_PROCESSOR *change, WINEPNP_CALLED *called);
 ULONG WpCountProcessorCallbacks(VOID);
+BOOLEAN WpIsInProcessorCallback(VOID);
 
 // figures.c: how many processors and how much memory drivers are told of.
 VOID WpInitializeFigures(VOID);
 VOID WpSetFigures(const WINEPNP_SYSTEM *figures);
 ULONG WpActiveProcessors(VOID);
+ULONG WpCountMemoryAsked(VOID);
 
 // switches.c: in which way this Windows is not like another.
 VOID WpSetSwitch(const WINEPNP_SWITCH *change);

@@ -93,4 +93,5 @@ typedef struct _WINEPNP_STATE
     ULONG Interfaces;
     ULONG FailedImports; // since winepnp was loaded
     ULONG Misuses;       // the same
+    ULONG MemoryAsked;   // how often memory was asked for in a processor callback, where Windows may hold Mm's lock
 } WINEPNP_STATE;

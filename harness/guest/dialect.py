@@ -37,6 +37,7 @@ class CloseFolder(Protocol):
 class Dialect:
     """What one kind of operating system does its own way.
 
+    :ivar close_folder: where others than the system and administrators could write into a new folder.
     :ivar panic: a regular expression for the line of the serial console that tells of one.
     :ivar crash: the same for a program that crashed.
     :ivar misuse: the same for a driver that called the system wrongly.

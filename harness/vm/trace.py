@@ -26,7 +26,13 @@ TRACE_FILE = "qemu-trace.log"
 #: An event that QEMU raises at any QMP command. If its line is not there, no other's will be.
 _CONTROL = "handle_qmp_command"
 #: Patterns, for QEMU complains of a name that it does not have, but not of a pattern.
-_EVENTS = ("cpuhp_acpi_clear_*", "mhp_acpi_clear_*", "mhp_acpi_read_*", f"{_CONTROL}*")
+_EVENTS = (
+    "cpuhp_acpi_clear_*",
+    "mhp_acpi_clear_*",
+    "mhp_acpi_read_addr_*",
+    "mhp_acpi_read_size_*",
+    f"{_CONTROL}*",
+)
 
 #: How exact the time of day is that QEMU writes before each event, read just after it.
 _STAMP_ERROR_S = 0.001
@@ -94,23 +100,28 @@ class TraceLog:
 
     def acts(self) -> tuple[AmlAct, ...]:
         """Return all that the guest's AML has done so far, in order."""
-        since_s, now_s, time_of_day_s = self._looked_at_s, time.monotonic(), time.time()
+        since_s = self._looked_at_s
+        before_s, time_of_day_s, now_s = time.monotonic(), time.time(), time.monotonic()
         self._looked_at_s = now_s
+        # Whoever reads two clocks can be interrupted in between.
+        ahead_s, doubt_s = time_of_day_s - (before_s + now_s) / 2, (now_s - before_s) / 2
         while not self._is_closed and (data := os.pread(self.fd, 1 << 16, self._at)):
             self._at += len(data)
             *lines, self._torn = (self._torn + data).split(b"\n")
             for line in lines:
-                self._acts += self._read(line, since_s, now_s, time_of_day_s - now_s)
+                self._acts += self._read(line, since_s, now_s, ahead_s, doubt_s)
         return tuple(self._acts)
 
-    def _read(self, line: bytes, since_s: float, now_s: float, ahead_s: float) -> Iterator[AmlAct]:
+    def _read(
+        self, line: bytes, since_s: float, now_s: float, ahead_s: float, doubt_s: float
+    ) -> Iterator[AmlAct]:
         found = _LINE.fullmatch(line.rstrip())
         place = None if found is None else _SLOT.search(found["rest"])
         if found is None or place is None:
             return
         slot, event = str(int(place["slot"], 16)), found["event"]
         stamp_s = None if found["time_s"] is None else float(found["time_s"]) - ahead_s
-        at_s, error_s = _instant(stamp_s, since_s, now_s)
+        at_s, error_s = _instant(stamp_s, _STAMP_ERROR_S + doubt_s, since_s, now_s)
         if event in _INSERTION:
             yield AmlAct(_INSERTION[event], slot, "insertion taken", at_s, error_s)
         value = _VALUE.search(found["rest"])
@@ -127,9 +138,9 @@ class TraceLog:
                     yield AmlAct("DIMM", slot, "resources read", at_s, error_s, **told)
 
 
-def _instant(stamp_s: float | None, since_s: float, now_s: float) -> tuple[float, float]:
+def _instant(stamp_s: float | None, error_s: float, since_s: float, now_s: float) -> tuple[float, float]:
     """Return when something was that was not there at the last look and is now, and how exact that is."""
-    if stamp_s is not None and since_s - _STAMP_ERROR_S <= stamp_s <= now_s + _STAMP_ERROR_S:
-        return stamp_s, _STAMP_ERROR_S
+    if stamp_s is not None and since_s - error_s <= stamp_s <= now_s + error_s:
+        return stamp_s, error_s
     # Without a time of day, or with one that was set meanwhile.
     return (since_s + now_s) / 2, (now_s - since_s) / 2

@@ -485,6 +485,25 @@ def test_memory_comes_from_the_newest_routine_that_the_kernel_has(
     assert {record.memory_bytes for record in records} == {GIB}
 
 
+@pytest.mark.parametrize("newer", ["on", "off"])
+def test_memory_is_not_asked_for_in_a_processor_callback_and_is_recorded_all_the_same(
+    hpnotify: Hpnotify, newer: str
+) -> None:
+    before = hpnotify.pnp.state()["memory_asked"]
+    hpnotify.pnp.ok(f"switch newer {newer}")
+    hpnotify.configure(synchronous=True)
+    try:
+        hpnotify.start()
+        assert hpnotify.pnp.request("processor add_start 1 0") == "ok 0x00000000"
+        assert hpnotify.pnp.request("processor add_complete 1 0") == "ok 0x00000000"
+        hpnotify.stop()
+    finally:
+        hpnotify.pnp.ok("switch newer off")
+    assert hpnotify.pnp.state()["memory_asked"] == before
+    changes = [record for record in hpnotify.records() if record.kind == "processor_change"]
+    assert [record.memory_bytes for record in changes] == [GIB, GIB]
+
+
 def test_every_record_tells_in_what_context_it_was_made(hpnotify: Hpnotify) -> None:
     hpnotify.configure(synchronous=True)
     hpnotify.start()

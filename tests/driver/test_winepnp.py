@@ -156,12 +156,13 @@ def test_any_notification_can_be_delivered(install: Callable[..., PnpTest], pnp:
 def test_unload_unregisters(install: Callable[..., PnpTest], pnp: PnpFeed) -> None:
     test = install(SYNCHRONOUS)
     test.start()
-    assert pnp.state() | {"failed_imports": 0, "misuses": 0} == {
+    assert pnp.state() | {"failed_imports": 0, "misuses": 0, "memory_asked": 0} == {
         "registrations": 3,
         "synchronous": 1,
         "interfaces": 0,
         "failed_imports": 0,
         "misuses": 0,
+        "memory_asked": 0,
     }
     test.stop()
     state = pnp.state()

@@ -97,7 +97,26 @@ class TestReader:
             os.pwrite(trace.fd, line.encode(), 0)
             [act] = trace.acts()
         assert before_s - act.error_s <= act.at_s <= after_s + act.error_s
-        assert act.error_s == 0.001
+        assert 0.001 <= act.error_s < after_s - before_s + 1
+
+    def test_a_reader_that_is_interrupted_between_two_clocks_knows_less(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        stamped_s = time.monotonic()
+        line = f"7@{time.time():.6f}:cpuhp_acpi_clear_inserting_evt idx[0x1]\n"
+        with TraceLog.open(tmp_path) as trace:
+            trace._looked_at_s = stamped_s - 1
+            os.pwrite(trace.fd, line.encode(), 0)
+            # Half a second goes by before the time of day is read, and half after it.
+            real_s = time.monotonic()
+            clock = iter([real_s, real_s + 1.0])
+            now_s = time.time() + 0.5
+            monkeypatch.setattr("harness.vm.trace.time.monotonic", lambda: next(clock, real_s + 1.0))
+            monkeypatch.setattr("harness.vm.trace.time.time", lambda: now_s)
+            [act] = trace.acts()
+            monkeypatch.undo()
+        assert act.error_s == pytest.approx(0.501)
+        assert abs(act.at_s - stamped_s) <= act.error_s
 
     @pytest.mark.parametrize("stamp", ["7@1.000000:", "7@99999999999.0:", ""])
     def test_a_time_of_day_that_was_set_is_not_believed(self, tmp_path: Path, stamp: str) -> None:

@@ -224,8 +224,9 @@ static void PfState(const PfRequest *request, const PfReply *reply)
     {
         (void)snprintf(
             reply->text, reply->size,
-            "ok registrations=%lu synchronous=%lu interfaces=%lu failed_imports=%lu misuses=%lu", state.Registrations,
-            state.Synchronous, state.Interfaces, state.FailedImports, state.Misuses);
+            "ok registrations=%lu synchronous=%lu interfaces=%lu failed_imports=%lu misuses=%lu memory_asked=%lu",
+            state.Registrations, state.Synchronous, state.Interfaces, state.FailedImports, state.Misuses,
+            state.MemoryAsked);
     }
 }
 
