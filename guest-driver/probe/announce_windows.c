@@ -5,6 +5,8 @@
 
 #include <string.h>
 
+#include "routine.h"
+
 // What <swdevice.h> and <swdevicedef.h> declare; mingw-w64 has neither.
 DECLARE_HANDLE(HSWDEVICE);
 
@@ -74,23 +76,13 @@ static const DWORD ENUMERATED_WITHIN_MS = 30000;
 static SOFTWARE_DEVICE g_devices[MOST_DEVICES];
 static size_t g_deviceCount;
 
-// By way of void (*)(void), which compilers let become any routine.
-static void (*FindRoutine(HMODULE library, const char *name))(void)
-{
-    return (void (*)(void))GetProcAddress(library, name);
-}
-
 static bool LoadApi(void)
 {
     if (g_api.setState != NULL)
     {
         return true;
     }
-    HMODULE library = LoadLibraryExW(L"cfgmgr32.dll", NULL, LOAD_LIBRARY_SEARCH_SYSTEM32);
-    if (library == NULL)
-    {
-        return false;
-    }
+    static const wchar_t library[] = L"cfgmgr32.dll";
     g_api.create = (SW_DEVICE_CREATE)FindRoutine(library, "SwDeviceCreate");
     g_api.close = (SW_DEVICE_CLOSE)FindRoutine(library, "SwDeviceClose");
     g_api.registerInterface = (SW_DEVICE_INTERFACE_REGISTER)FindRoutine(library, "SwDeviceInterfaceRegister");

@@ -10,6 +10,7 @@
 
 #include "announce.h"
 #include "json.h"
+#include "routine.h"
 
 static const char CURRENT_VERSION[] = "SOFTWARE\\Microsoft\\Windows NT\\CurrentVersion";
 static const char DEVICE_GUARD[] = "SYSTEM\\CurrentControlSet\\Control\\DeviceGuard";
@@ -47,13 +48,6 @@ typedef LONG(NTAPI *NT_QUERY_SYSTEM_INFORMATION)(ULONG kind, PVOID answer, ULONG
 typedef HRESULT(WINAPI *SL_GET_DWORD)(PCWSTR name, DWORD *value);
 typedef DWORD(WINAPI *GET_INTERFACE_LIST_SIZE)(PULONG size, GUID *interfaceClass, PSTR device, ULONG flags);
 typedef DWORD(WINAPI *GET_INTERFACE_LIST)(GUID *interfaceClass, PSTR device, PSTR list, ULONG size, ULONG flags);
-
-// By way of void (*)(void), which compilers let become any routine. NULL where the system has none of that name.
-static void (*FindRoutine(const wchar_t *library, const char *name))(void)
-{
-    HMODULE module = LoadLibraryExW(library, NULL, LOAD_LIBRARY_SEARCH_SYSTEM32);
-    return module == NULL ? NULL : (void (*)(void))GetProcAddress(module, name);
-}
 
 static void PrintNumber(const char *key, bool known, uint64_t value)
 {

@@ -4,6 +4,7 @@
 #include <windows.h>
 #include <winternl.h>
 
+#include "routine.h"
 #include "state.h"
 
 // SystemTimeOfDayInformation as NtQuerySystemInformation hands it out; <winternl.h> has it as reserved bytes.
@@ -22,11 +23,8 @@ typedef NTSTATUS(NTAPI *NT_QUERY_SYSTEM_INFORMATION)(SYSTEM_INFORMATION_CLASS, P
 
 static bool QueryTimeOfDay(TIME_OF_DAY *timeOfDay)
 {
-    HMODULE ntdll = GetModuleHandleW(L"ntdll.dll");
-    // By way of void (*)(void), which compilers let become any routine.
     NT_QUERY_SYSTEM_INFORMATION query =
-        ntdll == NULL ? NULL
-                      : (NT_QUERY_SYSTEM_INFORMATION)(void (*)(void))GetProcAddress(ntdll, "NtQuerySystemInformation");
+        (NT_QUERY_SYSTEM_INFORMATION)FindRoutine(L"ntdll.dll", "NtQuerySystemInformation");
     ULONG length = 0;
     *timeOfDay = (TIME_OF_DAY){0};
     return query != NULL && query(SystemTimeOfDayInformation, timeOfDay, sizeof *timeOfDay, &length) >= 0;

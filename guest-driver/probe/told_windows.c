@@ -5,6 +5,8 @@
 
 #include <string.h>
 
+#include "routine.h"
+
 // What <cfgmgr32.h> declares; the one of older mingw-w64 does not.
 typedef struct NOTIFY_FILTER
 {
@@ -75,10 +77,8 @@ OnNotification(PVOID notification, PVOID context, DWORD action, NOTIFY_EVENT_DAT
 
 bool ListenOnWindows(void)
 {
-    HMODULE library = LoadLibraryExW(L"cfgmgr32.dll", NULL, LOAD_LIBRARY_SEARCH_SYSTEM32);
-    // By way of void (*)(void), which compilers let become any routine.
-    void (*found)(void) = library == NULL ? NULL : (void (*)(void))GetProcAddress(library, "CM_Register_Notification");
-    REGISTER_NOTIFICATION registerNotification = (REGISTER_NOTIFICATION)found;
+    REGISTER_NOTIFICATION registerNotification =
+        (REGISTER_NOTIFICATION)FindRoutine(L"cfgmgr32.dll", "CM_Register_Notification");
     if (registerNotification == NULL)
     {
         return false;

@@ -168,13 +168,15 @@ class Profile(YamlModel):
 
     def ask(self, effect: Effect) -> Effect:
         """Return the effect of a step as far as it must be seen on this guest."""
-        must_tell = self.told == "required" if self.told else self.system != "windows"
-        return effect.asking(answers=self.must_answer, told=must_tell)
+        return effect.asking(answers=self.must_answer, told=self._must(self.told))
 
     @property
     def must_answer(self) -> bool:
         """Whether the guest's ACPI must answer by ``_OST``; no source says that Windows does on a plug."""
-        return self.ost == "required" if self.ost else self.system != "windows"
+        return self._must(self.ost)
+
+    def _must(self, said: Literal["required", "recorded"] | None) -> bool:
+        return said == "required" if said else self.system != "windows"
 
     @property
     def disk_path(self) -> Path | None:

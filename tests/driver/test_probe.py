@@ -250,8 +250,10 @@ class TestFacts:
     def test_say_what_the_host_knows_too(self, wine: Wine, facts: Answer) -> None:
         flags = Path("/proc/cpuinfo").read_text(encoding="ascii").partition("flags")[2].partition("\n")[0]
         assert (facts["hypervisor"] is not None) == ("hypervisor" in flags.split())
+        # Others fill and empty the disk meanwhile.
         free_bytes = shutil.disk_usage(wine.drive_c).free
-        assert facts["free_bytes"] == pytest.approx(free_bytes, rel=0.1)
+        assert facts["free_bytes"] == pytest.approx(free_bytes, abs=8 << 30)
+        assert facts["free_bytes"] > 0
 
     def test_say_what_is_in_the_registry(self, wine: Wine, probe: Path) -> None:
         guard = r"HKLM\SYSTEM\CurrentControlSet\Control\DeviceGuard"
